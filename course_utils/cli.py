@@ -1,0 +1,68 @@
+"""`course`: the package from a terminal. Every command calls one function of the package and prints the answer."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Self-supervised learning, live.")
+data_app = typer.Typer(no_args_is_help=True, help="The catalogue of data sets.")
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this installation and name the fix for each thing that is wrong."""
+    from course_utils.doctor import examine
+
+    report = examine()
+    typer.echo(str(report))
+    raise typer.Exit(0 if report.healthy else 1)
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="A notebook of the course.")],
+    data: Annotated[str | None, typer.Option(help="Another data set, such as mnist.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the executed copy.")] = None,
+) -> None:
+    """Run a notebook from top to bottom, with another data set or seed if asked, and list its claims."""
+    from course_utils.notebooks import run as run_notebook
+
+    result = run_notebook(notebook, data=data, seed=seed, out=out)
+    typer.echo(str(result))
+    raise typer.Exit(0 if result.succeeded else 1)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets, and where each one is found or would come from."""
+    from course_utils.data import describe
+
+    typer.echo(describe())
+
+
+@data_app.command("get")
+def data_get(name: str) -> None:
+    """Fetch a data set so that it can be used offline, and print its card."""
+    from course_utils.data import DataError, load
+
+    try:
+        splits = load(name)
+    except DataError as error:
+        typer.echo(f"course data get: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{splits}\n{splits.card}")
+
+
+@data_app.command("path")
+def data_path(name: str) -> None:
+    """Print where a data set's files are on this machine."""
+    from course_utils.data import DataError, locate
+
+    try:
+        typer.echo(str(locate(name)))
+    except DataError as error:
+        typer.echo(f"course data path: {error}", err=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,31 @@
+"""What a representation is worth: probes, neighbours, label efficiency and label-free health."""
+
+from course_utils.data.types import balanced_subset
+from course_utils.evaluate.health import alignment, collapse, rankme, uniformity
+from course_utils.evaluate.neighbours import knn_accuracy, knn_scores
+from course_utils.evaluate.probes import (
+    ProbeResult,
+    RegressionResult,
+    label_efficiency,
+    linear_probe,
+    regression_probe,
+)
+from course_utils.evaluate.scores import reconstruction_error, silhouette, top_k_accuracy
+
+__all__ = [
+    "ProbeResult",
+    "RegressionResult",
+    "alignment",
+    "balanced_subset",
+    "collapse",
+    "knn_accuracy",
+    "knn_scores",
+    "label_efficiency",
+    "linear_probe",
+    "rankme",
+    "reconstruction_error",
+    "regression_probe",
+    "silhouette",
+    "top_k_accuracy",
+    "uniformity",
+]

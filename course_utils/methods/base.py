@@ -1,0 +1,51 @@
+"""The interface of every method: how it encodes, what it minimises, and what it does after a step."""
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.precision import autocast, choose_precision
+
+
+class Method(nn.Module):
+    """An encoder and a way to train it. Subclasses set `encoder` and write `training_loss`; nothing else is needed."""
+
+    encoder: nn.Module
+
+    def training_loss(self, batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The scalar loss of one batch, and what else to log. `rng` lives on the batch's device."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called after every update with the part of training done, in (0, 1]: moving averages, queues, schedules."""
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, batch_size: int = 1024) -> Tensor:
+        """Features (N, D) float32 on the processor: evaluation mode, no gradients, in batches of bounded memory.
+
+        >>> from course_utils.models import ConvEncoder
+        >>> method = Method()
+        >>> method.encoder = ConvEncoder(1, width=8)
+        >>> method.encode(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 32])
+        """
+        return encode(self.encoder, x, batch_size=batch_size)
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
+    """`encoder(x)` as `Method.encode` gives it, for an encoder on its own, such as one that was never trained.
+
+    >>> encode(nn.Flatten(), torch.rand(3, 1, 2, 2)).shape
+    torch.Size([3, 4])
+    """
+    if len(x) == 0:
+        raise ValueError("there is nothing to encode: x has no rows")
+    device = next((parameter.device for parameter in encoder.parameters()), x.device)
+    precision = choose_precision(encoder, device)
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with autocast(precision, device):
+            return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(batch_size)])
+    finally:
+        encoder.train(was_training)
