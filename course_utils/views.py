@@ -140,7 +140,7 @@ def augment(
     rng: torch.Generator,
     *,
     crop: tuple[float, float] = (0.4, 1.0),
-    rotation: float = 15.0,
+    rotation: float = 30.0,
     brightness: float = 0.4,
     noise: float = 0.1,
     mixing: float = 0.5,

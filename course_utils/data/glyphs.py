@@ -47,7 +47,7 @@ class Difficulty:
 
 DIFFICULTIES = {
     "easy": Difficulty(10, (0.9, 1.1), 0.04, (0.7, 1.0), 0.05, 0.02),
-    "normal": Difficulty(30, (0.7, 1.1), 0.10, (0.4, 0.9), 0.15, 0.05),
+    "normal": Difficulty(35, (0.65, 1.1), 0.10, (0.4, 0.9), 0.05, 0.06),
     "hard": Difficulty(45, (0.6, 1.1), 0.14, (0.3, 0.8), 0.25, 0.10),
 }
 

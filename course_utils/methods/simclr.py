@@ -26,7 +26,7 @@ class SimCLR(Method):
     0
     """
 
-    def __init__(self, encoder, *, temperature: float = 0.2, projection_dim: int = 64, view: View = augment):
+    def __init__(self, encoder, *, temperature: float = 0.3, projection_dim: int = 128, view: View = augment):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")

@@ -1,0 +1,156 @@
+"""The catalogue: every data set by name, one call to load any of them, and where each is on this machine."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from numbers import Integral
+from pathlib import Path
+
+from course_utils.data import bundled, folder, glyphs, public
+from course_utils.data.splits import finish
+from course_utils.data.store import RemoteFile, find, is_offline, missing
+from course_utils.data.types import DataCard, Dataset
+
+SIZES = ("n_train", "n_validation", "n_test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue: its card, its size as `Dataset` prints it, what loads it, and its files if it has any.
+
+    `load` takes `seed` and the set's own options by keyword; what it does not take of `n_train`, `n_validation` and
+    `n_test` is done for it. `files` names the published files and `megabytes` their size.
+    """
+
+    card: DataCard
+    size: str
+    load: Callable[..., Dataset]
+    files: Callable[[], Sequence[RemoteFile]] | None = None
+    megabytes: int = 0
+
+    def options(self) -> list[str]:
+        """The names of the options that the set takes."""
+        parameters = inspect.signature(self.load).parameters.values()
+        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
+        return own + [name for name in SIZES if name not in own]
+
+
+CATALOGUE: dict[str, Entry] = {
+    "glyphs": Entry(glyphs.CARD, "20,000 / 5,000 / 5,000 of 1×28×28, 26 classes", glyphs.glyphs),
+    "mnist": Entry(
+        public.MNIST, "55,000 / 5,000 / 10,000 of 1×28×28, 10 classes", public.mnist, public.mnist_files, 12
+    ),
+    "fashion_mnist": Entry(
+        public.FASHION_MNIST,
+        "55,000 / 5,000 / 10,000 of 1×28×28, 10 classes",
+        public.fashion_mnist,
+        public.fashion_mnist_files,
+        31,
+    ),
+    "cifar10": Entry(
+        public.CIFAR10, "45,000 / 5,000 / 10,000 of 3×32×32, 10 classes", public.cifar10, public.cifar10_files, 170
+    ),
+    "cifar10_subset": Entry(
+        public.CIFAR10_SUBSET,
+        "3,600 / 400 / 1,000 of 3×32×32, 10 classes",
+        public.cifar10_subset,
+        public.cifar10_subset_files,
+    ),
+    "pneumonia_mnist": Entry(
+        public.PNEUMONIA_MNIST,
+        "4,708 / 524 / 624 of 1×28×28, 2 classes",
+        public.pneumonia_mnist,
+        public.pneumonia_mnist_files,
+        4,
+    ),
+    "digits": Entry(bundled.DIGITS, "1,079 / 359 / 359 of 1×8×8, 10 classes", bundled.digits),
+    "breast_cancer": Entry(bundled.BREAST_CANCER, "341 / 114 / 114 of 30, 2 classes", bundled.breast_cancer),
+    "wine": Entry(bundled.WINE, "106 / 36 / 36 of 13, 3 classes", bundled.wine),
+    "iris": Entry(bundled.IRIS, "90 / 30 / 30 of 4, 3 classes", bundled.iris),
+    "folder": Entry(folder.CARD, "your own images: folder:PATH", folder.folder),
+}
+
+
+def load(name: str, *, seed: int = 0, **options) -> Dataset:
+    """The data set `name`, split into train, validation and test.
+
+    Images are float32 (N, C, H, W) in [0, 1], tables float32 (N, D), labels int64 (N,). `folder:PATH` loads your own
+    images. Every set takes `n_train`, `n_validation` and `n_test`, the sizes of class-balanced random subsets; `glyphs`
+    and `folder` take more. `seed` decides what is drawn, held out and chosen: the same seed gives the same splits.
+
+    Public sets come from `$COURSE_DATA`, else from `data/`, else by a checked download that `COURSE_OFFLINE=1` forbids.
+
+    Raises ValueError for an unknown name or a size out of range, TypeError for an option the set does not take,
+    DataError when its files are missing, damaged or cannot be fetched.
+
+    >>> load("iris", n_train=30)
+    iris (real): 30 / 30 / 30 train / validation / test of 4, 3 classes
+    """
+    entry, path = _find_entry(name)
+    if not isinstance(seed, Integral):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    unknown = [option for option in options if option not in entry.options()]
+    if unknown:
+        raise TypeError(f"{name!r} takes no option {unknown[0]!r}: it takes {', '.join(entry.options())}")
+    own = inspect.signature(entry.load).parameters
+    seed = int(seed)
+    stored = entry.load(*path, seed=seed, **{key: value for key, value in options.items() if key in own})
+    return finish(stored, seed=seed, **{key: value for key, value in options.items() if key not in own})
+
+
+def locate(name: str) -> Path:
+    """The folder on this machine that holds the files of `name`; nothing is downloaded.
+
+    Raises ValueError for an unknown name or a set that has no files, DataError when the files are not here.
+    """
+    entry, path = _find_entry(name)
+    if path:
+        return Path(path[0]).expanduser()
+    if entry.files is None:
+        made = "is generated" if entry.card.kind == "generated" else "comes with scikit-learn"
+        raise ValueError(f"{name!r} {made}: it has no files of its own")
+    found = find(entry.files())
+    if found is None:
+        raise missing(name, entry.files())
+    return found[0].parent
+
+
+def describe() -> str:
+    """One line a data set: name, kind, sizes of train / validation / test, and where it is or would come from.
+
+    >>> print(describe().splitlines()[0])
+    glyphs           generated  20,000 / 5,000 / 5,000 of 1×28×28, 26 classes   made here, from a seed
+    """
+    return "\n".join(
+        f"{name:15s}  {entry.card.kind:9s}  {entry.size:46s}  {_where(name, entry)}"
+        for name, entry in CATALOGUE.items()
+    )
+
+
+def _where(name: str, entry: Entry) -> str:
+    if name == "folder":
+        return "where you keep them"
+    if entry.files is None:
+        return "made here, from a seed" if entry.card.kind == "generated" else "in scikit-learn"
+    found = find(entry.files())
+    if found is not None:
+        return f"in {found[0].parent}"
+    if not entry.megabytes:
+        return "not here, has no download"
+    size = f"{entry.megabytes} MB"
+    return f"not here ({size}; COURSE_OFFLINE is set)" if is_offline() else f"would be downloaded ({size})"
+
+
+def _find_entry(name: str) -> tuple[Entry, tuple[str, ...]]:
+    """The row of the catalogue and, for `folder:PATH`, the path as the loader's first argument."""
+    kind, colon, path = str(name).partition(":")
+    if kind == "folder":
+        if not path:
+            raise ValueError(f'a folder of your own images is loaded as load("folder:PATH"), got {name!r}')
+        return CATALOGUE["folder"], (path,)
+    if colon or name not in CATALOGUE:
+        close = get_close_matches(str(name).lower().replace("-", "_"), CATALOGUE, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"there is no data set {name!r}: {hint}The catalogue has {', '.join(CATALOGUE)}")
+    return CATALOGUE[name], ()
