@@ -50,7 +50,7 @@ def data_get(name: str) -> None:
 
     try:
         splits = load(name)
-    except DataError as error:
+    except (DataError, ValueError) as error:
         typer.echo(f"course data get: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"{splits}\n{splits.card}")
@@ -63,6 +63,6 @@ def data_path(name: str) -> None:
 
     try:
         typer.echo(str(locate(name)))
-    except DataError as error:
+    except (DataError, ValueError) as error:
         typer.echo(f"course data path: {error}", err=True)
         raise typer.Exit(1) from None

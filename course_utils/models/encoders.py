@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class ConvEncoder(nn.Module):
     """Six 3×3 convolutions with batch norm and ReLU, in three stages of width, 2·width and 4·width channels.
 
-    A 2×2 max pooling follows the first two stages; the mean over positions ends it. `out_dim` is 4·width. It takes
-    images of any size from 4×4 pixels and trains in seconds on two processor cores.
+    The first and the fourth convolution halve the image, and the mean over positions ends it: halving by strides, and
+    at once, makes a step about twice as fast on a processor as pooling later. `out_dim` is 4·width.
 
     >>> import torch
     >>> encoder = ConvEncoder(in_channels=1, width=32)
@@ -19,21 +19,13 @@ class ConvEncoder(nn.Module):
     def __init__(self, in_channels: int = 1, width: int = 32):
         super().__init__()
         self.in_channels, self.out_dim = in_channels, 4 * width
-        stages = [
-            self._stage(in_channels, width),
-            nn.MaxPool2d(2),
-            self._stage(width, 2 * width),
-            nn.MaxPool2d(2),
-            self._stage(2 * width, 4 * width),
-        ]
-        self.feature_map = nn.Sequential(*stages)
-
-    @staticmethod
-    def _stage(before: int, after: int) -> nn.Sequential:
+        channels = (in_channels, width, width, 2 * width, 2 * width, 4 * width, 4 * width)
+        strides = (2, 1, 1, 2, 1, 1)
         layers = []
-        for channels in (before, after):
-            layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        return nn.Sequential(*layers)
+        for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.feature_map = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
