@@ -16,7 +16,8 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
 
         ℓ(i, j) = −log( exp(sim(zᵢ, zⱼ)/τ) / Σ_{k≠i} exp(sim(zᵢ, z_k)/τ) )
 
-    Returns the mean over all 2N views, a scalar. Raises ValueError for unequal shapes, N < 2 or temperature ≤ 0.
+    Returns the mean over all 2N views, a scalar. Raises ValueError for unequal shapes, N < 2 or temperature ≤ 0, and
+    TypeError for anything but floating-point tensors.
 
     >>> z = torch.eye(4)
     >>> round(nt_xent(z, z, temperature=0.5).item(), 4)  # log(1 + 6 exp(-2)): positives agree, others orthogonal
@@ -40,11 +41,13 @@ def reconstruction(x_hat: Tensor, x: Tensor, *, kind: str = "mse", mask: Tensor 
     "bce", cross-entropy of logits `x_hat` with targets `x` in [0, 1] (the Bernoulli's). mask: bool, broadcastable to
     x; the mean is then over the True elements only, as in Pathak et al. 2016 (Context Encoders), equation 1.
 
-    Raises ValueError for unequal shapes, an unknown kind, or a mask that is nowhere True.
+    Raises ValueError for unequal shapes, an unknown kind, or a mask that does not fit or is nowhere True, and
+    TypeError for anything but floating-point tensors.
 
     >>> reconstruction(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]])).item()
     2.0
     """
+    _check_floating(x_hat=x_hat, x=x)
     if x_hat.shape != x.shape:
         raise ValueError(f"x_hat and x must have one shape, got {tuple(x_hat.shape)} and {tuple(x.shape)}")
     if kind == "mse":
@@ -57,14 +60,23 @@ def reconstruction(x_hat: Tensor, x: Tensor, *, kind: str = "mse", mask: Tensor 
         return error.mean()
     if mask.dtype != torch.bool or not mask.any():
         raise ValueError(f"mask must be boolean with at least one True, got {mask.dtype} with {int(mask.sum())}")
-    return error[mask.expand_as(error)].mean()
+    try:
+        mask = mask.expand_as(error)
+    except RuntimeError:
+        raise ValueError(f"mask must broadcast to x {tuple(x.shape)}, got {tuple(mask.shape)}") from None
+    return error[mask].mean()
 
 
 def _check_pairs(z1: Tensor, z2: Tensor) -> None:
-    for name, z in {"z1": z1, "z2": z2}.items():
-        if not z.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {z.dtype}")
+    _check_floating(z1=z1, z2=z2)
     if z1.ndim != 2 or z1.shape != z2.shape:
         raise ValueError(f"z1 and z2 must have one shape (N, D), got {tuple(z1.shape)} and {tuple(z2.shape)}")
     if len(z1) < 2:
         raise ValueError(f"at least 2 pairs are needed, or there are no negatives; got {len(z1)}")
+
+
+def _check_floating(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
