@@ -137,10 +137,9 @@ def bars(values: Mapping[str, float | Sequence[float]], *, xlabel: str, title: s
     >>> fig = bars({"raw pixels": 0.2, "SimCLR": [0.8, 0.9]}, xlabel="accuracy", title="Which is better?")
     """
     fig, ax = plt.subplots(figsize=(7, 0.9 + 0.42 * len(values)))
-    for i, (name, value) in enumerate(values.items()):
+    for i, value in enumerate(values.values()):
         seen = np.atleast_1d(np.asarray(value, dtype=float))
-        colour = list(COLORS.values())[0]
-        ax.barh(i, seen.mean(), color=colour, alpha=0.85, height=0.7)
+        ax.barh(i, seen.mean(), color=COLORS["blue"], alpha=0.85, height=0.7)
         if len(seen) > 1:
             ax.plot([seen.min(), seen.max()], [i, i], color="black", marker="|", linewidth=1.5)
         ax.annotate(f"{seen.mean():.2f}", (seen.max(), i), xytext=(6, 0), textcoords="offset points", va="center")

@@ -11,7 +11,6 @@ from course_utils.methods.base import Method
 from course_utils.models.heads import MLP
 from course_utils.views import View, augment, rotate_four_ways
 
-
 upright_view: View = functools.partial(augment, rotation=0.0)  # turns would blur what is to be told apart
 
 
