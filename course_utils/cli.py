@@ -30,7 +30,11 @@ def run(
     """Run a notebook from top to bottom, with another data set or seed if asked, and list its claims."""
     from course_utils.notebooks import run as run_notebook
 
-    result = run_notebook(notebook, data=data, seed=seed, out=out)
+    try:
+        result = run_notebook(notebook, data=data, seed=seed, out=out)
+    except ValueError as error:
+        typer.echo(f"course run: {error}", err=True)
+        raise typer.Exit(1) from None
     typer.echo(str(result))
     raise typer.Exit(0 if result.succeeded else 1)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import resource
 import sys
 import time
 from dataclasses import dataclass, field
@@ -73,7 +72,12 @@ def claims(notebook) -> list[dict]:
 
 
 def execute(path: str | Path) -> RunResult:
-    """Execute a notebook in place, in one clean run, and record its seconds and peak memory in its metadata."""
+    """Execute a notebook in place, in one clean run, and record its seconds and peak memory in its metadata.
+
+    Not on Windows, which does not count a child's memory and processor time.
+    """
+    import resource
+
     path = Path(path)
     notebook = nbformat.read(path, as_version=4)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
