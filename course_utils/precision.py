@@ -46,8 +46,8 @@ def full_precision(function):
     def wrapper(*args, **kwargs):
         args = [_widen(value) for value in args]
         kwargs = {name: _widen(value) for name, value in kwargs.items()}
-        first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        with torch.autocast(first.device.type, enabled=False):
+        devices = (value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(next(devices, "cpu"), enabled=False):
             return function(*args, **kwargs)
 
     return wrapper

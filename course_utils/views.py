@@ -4,6 +4,7 @@ Every function takes images `x` (N, C, H, W) float in [0, 1] and an explicit `to
 draws its parameters afresh for each image. None changes its input. Strength 0 leaves the images as they are.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,8 +22,16 @@ def _uniform(n: int, low: float, high: float, x: Tensor, rng: torch.Generator) -
 
 
 def _check_images(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"images must be a torch tensor of shape (N, C, H, W), got {type(x).__name__}")
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images must be floating point of shape (N, C, H, W), got {x.dtype} {tuple(x.shape)}")
+
+
+def _check_range(name: str, value: float, greatest: float = math.inf) -> None:
+    if not 0 <= value <= greatest:
+        wanted = "must not be negative" if greatest == math.inf else f"must lie between 0 and {greatest}"
+        raise ValueError(f"{name} {wanted}, got {value}")
 
 
 @torch.no_grad()
@@ -42,15 +51,17 @@ def random_resized_crop(
     low, high = scale
     if not 0 < low <= high:
         raise ValueError(f"scale must be two areas with 0 < least <= greatest, got {scale}")
+    _check_range("rotation", rotation)
     if low == high == 1 and rotation == 0:
         return x
-    n = len(x)
+    n, _, height, width = x.shape
     side = _uniform(n, low, high, x, rng).flatten().sqrt()
     room = (1 - side).clamp_min(0)
     dx, dy = (room * _uniform(n, -1, 1, x, rng).flatten() for _ in range(2))
     turn = torch.deg2rad(_uniform(n, -rotation, rotation, x, rng).flatten())
     cos, sin = side * torch.cos(turn), side * torch.sin(turn)
-    theta = torch.stack([torch.stack([cos, -sin, dx], 1), torch.stack([sin, cos, dy], 1)], 1)
+    aspect = height / width  # the grid's coordinates run from -1 to 1 along either side
+    theta = torch.stack([torch.stack([cos, -sin * aspect, dx], 1), torch.stack([sin / aspect, cos, dy], 1)], 1)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
@@ -65,6 +76,7 @@ def jitter(x: Tensor, rng: torch.Generator, *, strength: float = 0.4) -> Tensor:
     True
     """
     _check_images(x)
+    _check_range("strength", strength)
     if strength == 0:
         return x
     factor = _uniform(len(x), 1 - strength, 1 + strength, x, rng)
@@ -85,6 +97,7 @@ def mix_channels(x: Tensor, rng: torch.Generator, *, strength: float = 0.5) -> T
     True
     """
     _check_images(x)
+    _check_range("strength", strength, 1)
     n, channels = x.shape[:2]
     if strength == 0 or channels == 1:
         return x
@@ -103,6 +116,7 @@ def random_invert(x: Tensor, rng: torch.Generator, *, probability: float = 0.5) 
     [1.0, 1.0]
     """
     _check_images(x)
+    _check_range("probability", probability, 1)
     flip = _uniform(len(x), 0, 1, x, rng) < probability
     return torch.where(flip, 1 - x, x)
 
@@ -116,6 +130,7 @@ def random_flip(x: Tensor, rng: torch.Generator, *, probability: float = 0.5) ->
     [1.0, 0.0]
     """
     _check_images(x)
+    _check_range("probability", probability, 1)
     flip = _uniform(len(x), 0, 1, x, rng) < probability
     return torch.where(flip, x.flip(3), x)
 
@@ -129,6 +144,7 @@ def gaussian_noise(x: Tensor, rng: torch.Generator, *, strength: float = 0.1) ->
     torch.Size([2, 1, 4, 4])
     """
     _check_images(x)
+    _check_range("strength", strength)
     if strength == 0:
         return x
     noise = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
@@ -198,8 +214,8 @@ def mask_patches(
     """
     _check_images(x)
     n, _, height, width = x.shape
-    if height % patch or width % patch:
-        raise ValueError(f"patch must divide the image's {height}×{width} pixels, got {patch}")
+    if not isinstance(patch, int) or patch < 1 or height % patch or width % patch:
+        raise ValueError(f"patch must be a whole number that divides the image's {height}×{width} pixels, got {patch}")
     rows, columns = height // patch, width // patch
     count = rows * columns
     if not 0 < ratio < 1 or count < 2:

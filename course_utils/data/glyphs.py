@@ -7,6 +7,7 @@ code. Raw pixels do badly on it and a good representation does well, which is wh
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -76,10 +77,11 @@ def glyphs(
     """
     if difficulty not in DIFFICULTIES:
         raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {difficulty!r}")
-    if not letters or len(set(letters)) != len(letters) or not (letters.isascii() and letters.isalnum()):
-        raise ValueError(f"letters must be different characters out of A–Z, a–z and 0–9, got {letters!r}")
-    if size < 16:
-        raise ValueError(f"size must be at least 16 pixels for a letter to be readable, got {size}")
+    text = isinstance(letters, str) and letters.isascii() and letters.isalnum()
+    if not text or len(set(letters)) != len(letters):
+        raise ValueError(f"letters must be a string of different characters out of A–Z, a–z and 0–9, got {letters!r}")
+    if not isinstance(size, Integral) or size < 16:
+        raise ValueError(f"size must be at least 16 whole pixels for a letter to be readable, got {size!r}")
     splits = [
         _draw(n, torch.Generator().manual_seed(3 * seed + part), DIFFICULTIES[difficulty], letters, size, colour)
         for part, n in enumerate((n_train, n_validation, n_test))
@@ -88,8 +90,8 @@ def glyphs(
 
 
 def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: int, colour: bool) -> Split:
-    if n < 1:
-        raise ValueError(f"every split needs at least one image, got {n}")
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"every split needs a whole number of images, at least one, got {n!r}")
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(n, generator=rng)

@@ -40,6 +40,9 @@ class DenseAutoencoder(nn.Module):
         return layers
 
     def forward(self, x: Tensor) -> Tensor:
+        wanted = self.encoder[1].in_features
+        if x.ndim < 2 or math.prod(x.shape[1:]) != wanted:
+            raise ValueError(f"this autoencoder takes {wanted} values an example, (N, ...), got {tuple(x.shape)}")
         return self.decoder(self.encoder(x)).view_as(x)
 
 

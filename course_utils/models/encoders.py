@@ -4,6 +4,14 @@ import torchvision
 from torch import Tensor, nn
 
 
+def _check_images(x: Tensor, in_channels: int) -> None:
+    if x.ndim != 4 or x.shape[1] != in_channels:
+        raise ValueError(
+            f"this encoder takes (N, {in_channels}, H, W) images, got {tuple(x.shape)}: "
+            f"build it with in_channels={x.shape[1] if x.ndim == 4 else '…'} or reshape the images"
+        )
+
+
 class ConvEncoder(nn.Module):
     """Six 3×3 convolutions with batch norm and ReLU, in three stages of width, 2·width and 4·width channels.
 
@@ -28,11 +36,7 @@ class ConvEncoder(nn.Module):
         self.feature_map = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"this encoder takes (N, {self.in_channels}, H, W) images, got {tuple(x.shape)}: "
-                f"build it with in_channels={x.shape[1] if x.ndim == 4 else '…'} or reshape the images"
-            )
+        _check_images(x, self.in_channels)
         return self.feature_map(x).mean((2, 3))
 
 
@@ -55,4 +59,5 @@ class ResNet18(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_images(x, self.in_channels)
         return self.net(x)
