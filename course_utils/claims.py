@@ -44,11 +44,11 @@ def claim(
     if not given:
         raise ValueError(f"the claim {text!r} needs a bound: at_least, at_most, above or below")
     number = _as_number(text, value)
-    wanted = " and ".join(f"{BOUNDS[name][0]} {bound:g}" for name, bound in given.items())
+    wanted = " and ".join(f"{BOUNDS[name][0]} {bound:.10g}" for name, bound in given.items())
     holds = all(BOUNDS[name][1](number, bound) for name, bound in given.items())
     asserted = data is None or data == about
     if asserted and not holds:
-        raise ClaimError(f"{text}: wanted {wanted}, measured {number:.4g}")
+        raise ClaimError(f"{text}: wanted {wanted}, measured {number:.10g}")
     verdict = f"{wanted} ✓" if asserted else f"reported, not asserted: the bound {wanted} is about {about}"
     line, measured = f"{text}: {verdict}", f"{number:.4g}"
     record = {"text": text, "value": number if math.isfinite(number) else None, "wanted": wanted}
@@ -56,12 +56,15 @@ def claim(
 
 
 def _as_number(text: str, value) -> float:
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"the claim {text!r} needs one number, got {type(value).__name__}")
     try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"the claim {text!r} needs one number, got {value!r:.60}") from error
+        number = value.item() if hasattr(value, "item") else value  # arrays and tensors that hold one number
+        if not isinstance(number, bool) and hasattr(number, "__float__"):
+            return float(number)
+    except (ValueError, RuntimeError, OverflowError):
+        pass
+    shape = tuple(getattr(value, "shape", ()))
+    came = type(value).__name__ + (f" of shape {shape}" if shape else "")
+    raise TypeError(f"the claim {text!r} needs one number, got {came}")
 
 
 def _show(line: str, measured: str, record: dict) -> None:

@@ -1,7 +1,9 @@
 """Running notebooks: with other data or another seed (`course run`), or in place, to be committed with outputs."""
 
 import argparse
+import ast
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -9,11 +11,15 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from course_utils.claims import CLAIM_MIME
 
 TIMEOUT = 900  # seconds a cell may take
+USAGE = """import pathlib, resource
+status = pathlib.Path("/proc/self/status")
+(resource.getrusage(resource.RUSAGE_SELF)[:3], resource.getrusage(resource.RUSAGE_CHILDREN)[:3],
+ status.read_text() if status.exists() else "")"""
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,14 @@ def run(
     """Execute a copy of a notebook from top to bottom, with `DATA` and `SEED` replaced where given.
 
     out: where to write the executed copy. The notebook itself is never changed. Raises ValueError for a file that is
-    no notebook, an unknown data set, or a notebook without a cell tagged `parameters`.
+    no notebook, an unknown data set, a notebook without a cell tagged `parameters`, or a copy that cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".ipynb" or not path.is_file():
-        raise ValueError(f"{path} is not a notebook: give the path of an .ipynb file")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = _read(path)
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"{out} cannot be written: there is no folder {Path(out).absolute().parent}")
+    if out is not None and Path(out).resolve() == path.resolve():
+        raise ValueError(f"{out} is the notebook itself: give the executed copy another name")
     parameters = {name: value for name, value in {"DATA": data, "SEED": seed}.items() if value is not None}
     if parameters:
         if data is not None:
@@ -74,19 +82,16 @@ def claims(notebook) -> list[dict]:
 def execute(path: str | Path) -> RunResult:
     """Execute a notebook in place, in one clean run, and record its seconds and peak memory in its metadata.
 
-    Not on Windows, which does not count a child's memory and processor time.
+    Not on Windows, which does not count a process's memory and processor time.
     """
-    import resource
-
     path = Path(path)
-    notebook = nbformat.read(path, as_version=4)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    notebook = _read(path)
+    notebook.cells.append(nbformat.v4.new_code_cell(USAGE))  # asked of the kernel itself, once the notebook is through
     seconds, error = _execute(notebook, path.resolve().parent)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    peak = after.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    usage = notebook.cells.pop()
     result = RunResult(claims(notebook), seconds, error)
     if result.succeeded:
+        cpu, peak = _usage(usage.outputs[0].data["text/plain"])
         notebook.metadata = {
             "course": {"cpu_seconds": round(cpu), "peak_mib": round(peak), "run_seconds": round(seconds)},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -96,6 +101,15 @@ def execute(path: str | Path) -> RunResult:
             cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         _write(notebook, path)
     return result
+
+
+def _read(path: Path):
+    if path.suffix != ".ipynb" or not path.is_file():
+        raise ValueError(f"{path} is not a notebook: give the path of an .ipynb file")
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:
+        raise ValueError(f"{path} is not a notebook: {error}") from error
 
 
 def _inject(notebook, path: Path, parameters: dict) -> None:
@@ -108,6 +122,9 @@ def _inject(notebook, path: Path, parameters: dict) -> None:
 
 def _execute(notebook, folder: Path) -> tuple[float, str | None]:
     """Run every cell in a fresh kernel of this interpreter. Returns the seconds and what went wrong, if anything."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # what an earlier run left must not stand for this one, should it stop early
+            cell.update(outputs=[], execution_count=None)
     env = os.environ | {"COURSE_PROGRESS": "0", "PYTHONWARNINGS": "default"}
     client = NotebookClient(
         notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
@@ -117,7 +134,23 @@ def _execute(notebook, folder: Path) -> tuple[float, str | None]:
         client.execute(env=env)
     except CellExecutionError as error:
         return time.perf_counter() - start, f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        return time.perf_counter() - start, f"a cell took more than {TIMEOUT} s"
+    except DeadKernelError:
+        return time.perf_counter() - start, "the kernel died, as it does when memory runs out"
     return time.perf_counter() - start, None
+
+
+def _usage(answer: str) -> tuple[float, float]:
+    """Processor seconds and peak MiB from what USAGE shows.
+
+    Linux hands the peak of the process that starts the kernel down to it in getrusage, and not in VmHWM.
+    """
+    (user, system, peak), (user_below, system_below, peak_below), status = ast.literal_eval(answer)
+    if high_water := re.search(r"VmHWM:\s*(\d+)", status):
+        peak = int(high_water[1])
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    return user + system + user_below + system_below, max(peak, peak_below) / unit
 
 
 def _write(notebook, path: Path) -> None:
@@ -133,7 +166,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebook", nargs="+", type=Path)
     for path in parser.parse_args(arguments).notebook:
         print(path)
-        result = execute(path)
+        try:
+            result = execute(path)
+        except ValueError as error:
+            print(error)
+            return 1
         print(result)
         if not result.succeeded:
             return 1
