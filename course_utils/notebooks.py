@@ -32,6 +32,7 @@ class RunResult:
 
     @property
     def succeeded(self) -> bool:
+        """Whether every cell ran."""
         return self.error is None
 
     def __str__(self) -> str:
