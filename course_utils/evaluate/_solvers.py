@@ -32,8 +32,7 @@ def principal_axes(x: Tensor) -> Axes:
     centred = x - mean
     scale = centred.square().mean(0).sqrt()
     constant = scale <= len(x) * torch.finfo(torch.float64).eps * mean.abs()  # deviation is rounding only
-    scale[constant] = 1.0
-    centred[:, constant] = 0.0
+    scale[constant] = torch.inf  # zero in every split, whatever value it takes there
     centred /= scale
     wide = centred.shape[1] > len(x)
     energy, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
@@ -77,8 +76,10 @@ def logistic(
         Σᵢ weight[i, p] · cross_entropy(zᵢ W + b, labelᵢ) + l2[p]/2 · ‖W‖²
 
     Newton's method: the step solves (Hessian) d = −gradient by conjugate gradients, preconditioned with the diagonal
-    of an approximate Hessian, and is halved until the objective falls enough. A problem is done when no entry of its
-    gradient exceeds `tolerance`, or when rounding lets the objective fall no further.
+    of an approximate Hessian, and is halved until the objective falls enough. The step is found in float32 (for
+    l2 ≥ 10⁻⁶), gradient and objective in the precision of `z`: a rough step costs another step, never exactness. A
+    problem is done when no entry of its gradient exceeds `tolerance`, or when rounding hides any further fall of both
+    objective and gradient.
     """
     n, classes = len(z), int(labels.max()) + 1
     z = torch.cat([z, z.new_ones(n, 1)], dim=1)
@@ -86,6 +87,8 @@ def logistic(
     onehot = F.one_hot(labels, classes).to(z)[:, None]  # (N, 1, C)
     W = z.new_zeros(z.shape[1], len(l2), classes) if start is None else start.clone()
     active = torch.arange(len(l2), device=z.device)
+    rough = torch.float32 if l2.min() >= 1e-6 else z.dtype  # the Hessian of separable data cancels to l2 in float32
+    least = torch.full_like(l2, torch.inf)  # of each problem's gradients so far, by their largest entry
     for _ in range(max_steps):
         w, m = W[:, active], weight[:, active, None]
         penalty = l2[active].expand(z.shape[1], -1)[..., None].clone()  # (r + 1, P, 1)
@@ -93,17 +96,21 @@ def logistic(
         logits = _apply(z, w)
         p = logits.softmax(-1)
         gradient = _adjoint(z, m * (p - onehot)) + penalty * w
-        todo = gradient.abs().amax((0, 2)) > tolerance
+        largest = gradient.abs().amax((0, 2))
+        todo = largest > tolerance
         if not todo.all():
-            active, w, m, penalty = active[todo], w[:, todo], m[:, todo], penalty[:, todo]
+            active, w, m, penalty, largest = active[todo], w[:, todo], m[:, todo], penalty[:, todo], largest[todo]
             logits, p, gradient = logits[:, todo], p[:, todo], gradient[:, todo]
         if not len(active):
             break
         curvature = (m * p * (1 - p)).sum(0)  # (P, C)
-        direction = _newton_direction(z, m, p, penalty, gradient, energy * curvature + penalty)
-        step = _line_search(logits, _apply(z, direction), onehot, m, penalty, w, direction, gradient)
+        diagonal = energy * curvature + penalty
+        direction = _newton_direction(*(v.to(rough) for v in (z, m, p, penalty, gradient, diagonal))).to(z)
+        step, promising = _line_search(logits, _apply(z, direction), onehot, m, penalty, w, direction, gradient)
         W[:, active] = w + step[:, None] * direction
-        active = active[step > 0]
+        halved = largest < least[active] / 2
+        least[active] = torch.minimum(largest, least[active])
+        active = active[(step > 0) & (promising | halved)]
     if len(active):
         raise RuntimeError(
             f"logistic regression with l2 = {l2[active].tolist()} did not converge in {max_steps} Newton steps; "
@@ -149,8 +156,11 @@ def _newton_direction(z, m, p, penalty, gradient, diagonal) -> Tensor:
     return direction
 
 
-def _line_search(logits, change, onehot, m, penalty, w, direction, gradient) -> Tensor:
-    """The largest step (P,) of 1, ½, ¼, … with sufficient decrease (Armijo's rule); 0 where there is none."""
+def _line_search(logits, change, onehot, m, penalty, w, direction, gradient) -> tuple[Tensor, Tensor]:
+    """The largest step (P,) of 1, ½, ¼, … with sufficient decrease (Armijo's rule); 0 where there is none.
+
+    And whether the slope promises a decrease (P,) that is more than rounding.
+    """
     slope = _dot(gradient, direction)
     linear, quadratic = _dot(penalty * w, direction), _dot(penalty * direction, direction) / 2
 
@@ -165,6 +175,6 @@ def _line_search(logits, change, onehot, m, penalty, w, direction, gradient) -> 
         gain = data_loss(logits + t * change) - start + step * linear + step**2 * quadratic
         enough = gain <= 1e-4 * step * slope + rounding
         if enough.all():
-            return step
+            break
         step = torch.where(enough, step, step / 2)
-    return torch.where(enough, step, 0.0)
+    return torch.where(enough, step, 0.0), -slope > rounding

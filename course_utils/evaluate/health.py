@@ -62,13 +62,16 @@ def uniformity(z, *, t: float = 2, chunk_size: int = 1024) -> float:
 
     exactly, `chunk_size` rows at a time, so that memory grows with N and not N².
 
-    Raises ValueError for fewer than 2 rows, values that are not finite or t ≤ 0; TypeError for integers.
+    Raises ValueError for fewer than 2 rows, values that are not finite, t ≤ 0 or chunk_size < 1; TypeError for
+    integers.
 
     >>> round(uniformity(torch.eye(4)), 4)  # orthogonal rows: ‖zᵢ − zⱼ‖² = 2 for every pair
     -4.0
     """
     if not t > 0:
         raise ValueError(f"t must be positive, got {t}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     z = F.normalize(as_features(z, "z", at_least=2), dim=1)
     n = len(z)
     total = torch.tensor(-torch.inf, dtype=torch.float64)  # log of the sum so far

@@ -59,14 +59,16 @@ def silhouette(features, labels, *, sample_size: int | None = 5000, seed: int = 
     more than `sample_size` examples are represented by that many random ones, from `seed`; None takes all.
     Euclidean distances, computed by scikit-learn.
 
-    Raises ValueError for shapes that do not fit, values that are not finite, or one group or as many groups as
-    examples; TypeError for other dtypes.
+    Raises ValueError for shapes that do not fit, values that are not finite, one group or as many groups as
+    examples, or sample_size < 3; TypeError for other dtypes.
 
     >>> silhouette(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), [0, 0, 1, 1])  # doctest: +ELLIPSIS
     0.899...
     """
     features = as_features(features, "features")
     labels = as_labels(labels, "labels", features)
+    if sample_size is not None and sample_size < 3:
+        raise ValueError(f"sample_size must be at least 3, or None for all examples, got {sample_size}")
     if sample_size is not None and sample_size < len(features):
         rng = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(features), generator=rng)[:sample_size].to(features.device)
