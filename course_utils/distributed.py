@@ -74,7 +74,7 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        wide = x.float()
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         mean = _Mean.apply(wide.mean(axes))
         centred = wide - mean.view(shape)
         variance = _Mean.apply((centred**2).mean(axes))
@@ -82,8 +82,9 @@ class GlobalBatchNorm(_BatchNorm):
             count = world_size() * x.numel() // x.shape[1]
             with torch.no_grad():
                 self.num_batches_tracked += 1
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+                part = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, part)
+                self.running_var.lerp_(variance * count / (count - 1), part)
         y = centred / (variance.view(shape) + self.eps).sqrt()
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)

@@ -24,7 +24,7 @@ class Method(nn.Module):
 
         >>> from course_utils.models import ConvEncoder
         >>> method = Method()
-        >>> method.encoder = ConvEncoder(1, width=8)
+        >>> method.encoder = ConvEncoder(1, width=4)
         >>> method.encode(torch.rand(5, 1, 28, 28)).shape
         torch.Size([5, 32])
         """
@@ -42,10 +42,11 @@ def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
         raise ValueError("there is nothing to encode: x has no rows")
     device = next((parameter.device for parameter in encoder.parameters()), x.device)
     precision = choose_precision(encoder, device)
-    was_training = encoder.training
+    modes = {part: part.training for part in encoder.modules()}
     encoder.eval()
     try:
         with autocast(precision, device):
             return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(batch_size)])
     finally:
-        encoder.train(was_training)
+        for part, training in modes.items():
+            part.training = training

@@ -12,11 +12,11 @@ from course_utils.views import mask_patches
 
 
 class Inpainting(Method):
-    """The masked L2 loss of equation 1, on patches hidden at random as in the paper's random-region variant (§3.3).
+    """The masked L2 loss of equation 1, on squares hidden at random as in the paper's random-block variant (§3.3).
 
     The encoder sees the image with `ratio` of its `patch`×`patch` squares hidden; the decoder paints the whole image
     from the representation, and only the hidden pixels count. The paper's adversarial term, which sharpens the
-    painting, is left out: it was not used for its feature-learning results (§4.2).
+    painting, is left out: it was not used for its feature-learning results (§5.2).
 
     >>> import torch
     >>> from course_utils.models import ConvEncoder

@@ -33,6 +33,10 @@ class Supervised(Method):
         return F.linear(self.encode(x), weight, bias)
 
     def training_loss(self, batch, rng):
+        if not isinstance(batch, tuple):
+            raise TypeError(
+                "supervised training needs images and labels: give fit both, as in fit(method, (x, y), ...)"
+            )
         x, y = batch
         logits = self.head(self.encoder(x if self.view is None else self.view(x, rng)))
         return F.cross_entropy(logits, y), {"accuracy": (logits.argmax(1) == y).float().mean().item()}
