@@ -28,7 +28,7 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
         raise ValueError(f"temperature must be positive, got {temperature}")
     n = len(z1)
     z = F.normalize(torch.cat([z1, z2]), dim=1)
-    similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    similarity = (z / temperature @ z.T).fill_diagonal_(-torch.inf)  # scaled before: N·D divisions, not N²
     positive = torch.arange(2 * n, device=z.device).roll(n)
     return F.cross_entropy(similarity, positive)
 
