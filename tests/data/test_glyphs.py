@@ -88,25 +88,15 @@ def test_the_size_of_one_split_does_not_change_another():
     assert digest(small.test) == digest(large.test)
 
 
-def test_more_images_than_are_drawn_in_one_part_are_all_drawn(drawn):
-    """Beyond 4096 the work is done in parts: there the last images must still be those of their own factors."""
-    split = drawn(4100, letters="LO", shift=0.1, size=16)
-    still = {(y, face): image for y, face, image in zip(*alone(split), strict=True)}
-    for i in (0, 4095, 4096, 4099):
-        moved = ndimage.shift(
-            still[split.y[i].item(), split.factors["face"][i].item()],
-            (split.factors["y"][i].item(), split.factors["x"][i].item()),
-            order=1,
-        )
-        np.testing.assert_allclose(split.x[i, 0], moved, atol=1e-4)
-
-
-def alone(split):
-    """Labels, faces, and the letters of those labels and faces upright in the middle, of a 16×16 set of L and O."""
-    masters = _masters("LO", 16)
-    pairs = sorted({(y.item(), face.item()) for y, face in zip(split.y, split.factors["face"], strict=True)})
-    cut = [masters[pair][3:19, 3:19].numpy() for pair in pairs]  # the middle 16 of 22 pixels
-    return [y for y, _ in pairs], [face for _, face in pairs], cut
+def test_beyond_the_4096_images_drawn_at_once_every_image_still_has_its_own_factors(drawn):
+    split = drawn(4100, letters="LO", size=16, angle=40, scale=(0.6, 1.1), shift=0.1, contrast=(0.3, 0.9))
+    part = split[torch.tensor([0, 1, 4095, 4096, 4099])]
+    letter, face, *places = (part.factors[name] for name in ("letter", "face", "angle", "scale", "x", "y"))
+    stroke = _place(_masters("LO", 16)[letter, face], *places, 16)
+    ground, ink = (value.view(-1, 1, 1, 1) for value in part.x.flatten(1).aminmax(dim=1))
+    contrast = part.factors["contrast"].view(-1, 1, 1, 1)
+    torch.testing.assert_close((part.x - ground) / contrast, stroke, atol=1e-5, rtol=0)
+    assert len(ground.unique()) == len(ink.unique()) == 5
 
 
 def test_drawing_leaves_the_global_generators_alone():
