@@ -26,7 +26,7 @@ class Method(nn.Module):
         >>> method = Method()
         >>> method.encoder = ConvEncoder(1, width=4)
         >>> method.encode(torch.rand(5, 1, 28, 28)).shape
-        torch.Size([5, 32])
+        torch.Size([5, 24])
         """
         return encode(self.encoder, x, batch_size=batch_size)
 

@@ -13,21 +13,22 @@ def _check_images(x: Tensor, in_channels: int) -> None:
 
 
 class ConvEncoder(nn.Module):
-    """Six 3×3 convolutions with batch norm and ReLU, in three stages of width, 2·width and 4·width channels.
+    """Six 3×3 convolutions with batch norm and ReLU, with 1, 1, 2, 2, 4 and 6 times `width` channels.
 
     The first and the fourth convolution halve the image, and the mean over positions ends it: halving by strides, and
-    at once, makes a step about twice as fast on a processor as pooling later. `out_dim` is 4·width.
+    at once, makes a step about twice as fast on a processor as pooling later. `out_dim` is 6·width. The default is for
+    two processor cores: 300 updates of SimCLR with 512 views each take about half a minute in float32.
 
     >>> import torch
-    >>> encoder = ConvEncoder(in_channels=1, width=32)
+    >>> encoder = ConvEncoder(in_channels=1)
     >>> encoder(torch.rand(2, 1, 28, 28)).shape, encoder.feature_map(torch.rand(2, 1, 28, 28)).shape
-    (torch.Size([2, 128]), torch.Size([2, 128, 7, 7]))
+    (torch.Size([2, 48]), torch.Size([2, 48, 7, 7]))
     """
 
-    def __init__(self, in_channels: int = 1, width: int = 32):
+    def __init__(self, in_channels: int = 1, width: int = 8):
         super().__init__()
-        self.in_channels, self.out_dim = in_channels, 4 * width
-        channels = (in_channels, width, width, 2 * width, 2 * width, 4 * width, 4 * width)
+        self.in_channels, self.out_dim = in_channels, 6 * width
+        channels = (in_channels, *(width * factor for factor in (1, 1, 2, 2, 4, 6)))
         strides = (2, 1, 1, 2, 1, 1)
         layers = []
         for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
