@@ -96,6 +96,24 @@ def test_a_bank_larger_than_a_block_is_searched_a_row_at_a_time():
     assert knn_scores(bank, labels, torch.tensor([[-2.0], [-3.0]]), k=1).tolist() == [[0, 1], [0, 1]]
 
 
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("left_over", [0, 1, 9])
+@pytest.mark.parametrize("order", ["random", "rising", "falling", "one group"])
+def test_neighbours_in_a_long_bank_are_those_of_a_full_sort(k, left_over, order):
+    n = 640 * k + left_over
+    angle = torch.linspace(0.1, 1.5, n, dtype=torch.float64)  # all similarities differ
+    if order == "random":
+        angle = angle[torch.randperm(n, generator=torch.Generator().manual_seed(k))]
+    elif order == "falling":
+        angle = angle.flip(0)
+    elif order == "one group":  # the nearest stand 64·k columns apart
+        angle = angle.view(-1, 1).roll(k).flatten()
+        angle[:: 64 * k] = torch.linspace(0.01, 0.09, len(angle[:: 64 * k]), dtype=torch.float64)
+    bank, labels = torch.stack([angle.cos(), angle.sin()], 1), torch.arange(n)
+    scores = knn_scores(bank, labels, torch.tensor([[1.0, 0.0]], dtype=torch.float64), k=k, temperature=None)
+    assert scores[0].nonzero().flatten().tolist() == sorted(angle.argsort()[:k].tolist())
+
+
 @pytest.mark.parametrize("temperature", [None, 0.1])
 def test_of_classes_that_tie_the_smallest_label_is_predicted(temperature):
     bank = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])

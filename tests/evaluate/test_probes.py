@@ -458,11 +458,13 @@ def test_of_equally_good_regularisers_regression_takes_the_larger():
     assert result.predictions.tolist() == [2.5] * 4
 
 
-@pytest.mark.parametrize("targets", [[1, 2, 4, 9], torch.tensor([1.0, 2, 4, 9]).half(), np.array([1.0, 2, 4, 9])])
+@pytest.mark.parametrize(
+    "targets", [[1, 2, 4, 1001], torch.tensor([1.0, 2, 4, 1001]).half(), np.array([1.0, 2, 4, 1001])]
+)
 def test_targets_of_any_dtype_are_read_as_float64(targets):
-    x = torch.tensor([[0.0], [1.0], [3.0], [8.0]])
+    x = torch.tensor([[0.0], [1.0], [3.0], [1000.0]])
     result = regression_probe(x, targets, x, targets, l2=1e-9)
-    torch.testing.assert_close(result.predictions, torch.tensor([1.0, 2, 4, 9]).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result.predictions, torch.tensor([1.0, 2, 4, 1001]).double(), rtol=1e-6, atol=1e-6)
     assert result.r2 == pytest.approx(1)
 
 

@@ -125,6 +125,15 @@ def test_float32_stops_where_rounding_does():
     torch.testing.assert_close(solution.double(), exact, rtol=0, atol=2e-4)
 
 
+def test_the_gradient_falls_on_where_the_objective_can_no_longer_tell():
+    z, labels = draw(200, 8, classes=20)
+    l2 = torch.tensor([0.01], dtype=torch.float64)
+    solution = logistic(z, labels, even(200), l2, tolerance=1e-12)
+    noise = torch.randn(*solution.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    again = logistic(z, labels, even(200), l2, start=solution + 1e-8 * noise, tolerance=1e-14)
+    assert gradient_at(again[:, 0], z, labels, even(200)[:, 0], 0.01).abs().max() < 5e-14
+
+
 def test_too_few_steps_raise_and_name_the_regularisers_that_did_not_converge():
     z, labels = draw(60, 4)
     with pytest.raises(RuntimeError, match=r"l2 = \[0\.25, 0\.125\] did not converge in 2 Newton steps.*larger l2"):
