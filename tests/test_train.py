@@ -112,17 +112,14 @@ def test_another_seed_gives_other_batches_other_draws_and_another_result():
 
 
 def test_the_seed_alone_determines_dropout_which_differs_between_seeds_and_steps():
-    def hidden(seed):
-        method, found = Tiny(), []
-        method.encoder[3].register_forward_hook(lambda _, inputs, output: found.append((output == 0) & (inputs[0] > 0)))
-        run(method, seed=seed, batch_size=N, steps=3)
-        return found
+    class Drops(Tiny):
+        def training_loss(self, batch, rng):
+            self.seen.append(self.encoder[3](torch.ones(8, 8)))
+            return super().training_loss(batch, rng)
 
-    masks, again, other = hidden(0), hidden(0), hidden(1)
+    masks, again, other = (run(Drops(), seed=seed, steps=2)[0].seen[::2] for seed in (0, 0, 1))
     assert same(masks, again)
-    assert not any(map(torch.equal, masks, other))
-    assert not torch.equal(masks[0], masks[1])
-    assert masks[0].any()
+    assert len({tuple(mask.flatten().tolist()) for mask in masks + other}) == 4
 
 
 def test_no_two_steps_draw_the_same_noise_and_seeds_do_not_share_it_shifted():
@@ -573,7 +570,7 @@ def test_ctrl_c_ends_a_real_process_with_its_history_and_its_checkpoint(tmp_path
         while child.stdout.readline().strip() not in ("3", ""):
             pass
         child.send_signal(signal.SIGINT)
-        out, _ = child.communicate(timeout=60)
+        out, _ = child.communicate(timeout=200)
     assert child.returncode == 0
     said = json.loads(out.splitlines()[-1])
     assert said["interrupted"]
