@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from cycler import cycler
 from matplotlib.colors import to_rgb
 from scipy.optimize import isotonic_regression
@@ -81,21 +80,25 @@ def show(fig, *, alt: str) -> None:
 def image_grid(images, *, titles: Sequence[str] | None = None, rows: Sequence[str] | None = None, columns: int = 8):
     """Images (N, C, H, W) in [0, 1] in rows of `columns`; a title for each image, or a label for each row.
 
+    >>> import torch
     >>> fig = image_grid(torch.rand(4, 1, 8, 8), columns=2, rows=["before", "after"])
     >>> len(fig.axes)
     4
     """
-    images = torch.as_tensor(images).detach()
+    if hasattr(images, "detach"):
+        images = images.detach().cpu()
+        images = images.float() if images.is_floating_point() else images  # numpy knows no bfloat16
+    images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N at least 1, got {tuple(images.shape)}")
-    if not images.is_floating_point():
+        raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N at least 1, got {images.shape}")
+    if not np.issubdtype(images.dtype, np.floating):
         raise ValueError(f"images must be floating-point numbers in [0, 1], got {images.dtype}: divide bytes by 255")
     columns = min(columns, len(images))
     height = -(-len(images) // columns)
     for name, given, wanted in [("titles", titles, len(images)), ("rows", rows, height)]:
         if given and len(given) != wanted:
             raise ValueError(f"{name} must name each of {wanted}, got {len(given)}")
-    images = images.float().cpu().clamp(0, 1).numpy()
+    images = images.clip(0, 1)
     width = min(columns, 10)
     cell = width / columns * images.shape[2] / images.shape[3]
     fig, axes = plt.subplots(height, columns, figsize=(width, height * (cell + (0.25 if titles else 0.02))))

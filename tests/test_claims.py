@@ -143,14 +143,14 @@ def shown():
     calls = {
         "plain": 'claim("probe", 0.93512, at_least=0.9, below=1)',
         "again": 'claim("probe", 0.97, at_least=0.9, below=1)',
-        "markup": 'claim("<b>5 & \\"6\\"</b>", torch.tensor(2.0), above=1)',
+        "markup": 'claim("<b>5 & \\"6\\"</b>", 2.0, above=1)',
         "other": 'claim("probe", 0.25, at_least=0.9, data="mnist")',
         "infinite": 'claim("x", float("inf"), above=1)',
         "failed": 'claim("probe", 0.1, at_least=0.9)',
     }
-    first = new_code_cell("import torch\nfrom course_utils.claims import claim")
+    first = new_code_cell("from course_utils.claims import claim")
     notebook = new_notebook(cells=[first, *map(new_code_cell, calls.values())])
-    NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True).execute()
     kept = nbformat.reads(nbformat.writes(notebook), as_version=4)
     return {name: cell.outputs for name, cell in zip(calls, kept.cells[1:], strict=True)}
 

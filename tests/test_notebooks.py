@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def tagged():
-    return new_code_cell('DATA = "glyphs"\nSEED = 0', metadata={"tags": ["parameters"]})
+    return new_code_cell('DATA = "glyphs"\nSEED = 5', metadata={"tags": ["parameters"]})
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_run_replaces_data_and_seed_after_the_tagged_cell_and_leaves_the_noteb
 
 @pytest.mark.parametrize(
     ("given", "seen"),
-    [({}, "glyphs 0"), ({"seed": 0, "data": "folder:it's"}, "folder:it's 0"), ({"seed": 3}, "glyphs 3")],
+    [({}, "glyphs 5"), ({"seed": 0, "data": "folder:it's"}, "folder:it's 0"), ({"seed": 3}, "glyphs 3")],
 )
 def test_what_is_not_given_stays_as_the_notebook_has_it(write, tmp_path, given, seen):
     run(write("print(DATA, SEED)"), **given, out=tmp_path / "copy.ipynb")
