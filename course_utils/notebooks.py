@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from course_utils.claims import CLAIM_MIME
+from course_utils.precision import has_native_bf16
 
 TIMEOUT = 900  # seconds a cell may take
 USAGE = """import pathlib, resource
@@ -94,7 +95,12 @@ def execute(path: str | Path) -> RunResult:
     if result.succeeded:
         cpu, peak = _usage(usage.outputs[0].data["text/plain"])
         notebook.metadata = {
-            "course": {"cpu_seconds": round(cpu), "peak_mib": round(peak), "run_seconds": round(seconds)},
+            "course": {
+                "bf16": has_native_bf16("cpu"),
+                "cpu_seconds": round(cpu),
+                "peak_mib": round(peak),
+                "run_seconds": round(seconds),
+            },
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }

@@ -113,7 +113,7 @@ def good():
     return new_notebook(
         cells=cells,
         metadata={
-            "course": {"cpu_seconds": 70, "peak_mib": 2048, "run_seconds": 60},
+            "course": {"bf16": True, "cpu_seconds": 70, "peak_mib": 2048, "run_seconds": 60},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         },
@@ -315,6 +315,7 @@ FAULTS = [
     ("numbers_are_claimed", source(6, 'claims.claim("x", 1, above=0, data=other)'), "write data=DATA"),
     ("budget_is_kept", metadata("course", value={}), "run_seconds is missing"),
     ("budget_is_kept", metadata("course", "run_seconds", value=61), "run_seconds is 61, 60 are allowed"),
+    ("budget_is_kept", metadata("course", value={"run_seconds": 91}), "run_seconds is 91, 90 are allowed"),
     ("budget_is_kept", metadata("course", "peak_mib", value=2049), "peak_mib is 2049, 2048 are"),
     ("budget_is_kept", metadata("course", "cpu_seconds", value=121), "cpu_seconds is 121"),
     ("budget_is_kept", metadata("course", "cpu_seconds", value=None), "cpu_seconds is missing"),
