@@ -297,7 +297,7 @@ def numbers_are_claimed(notebook, path):
 def budget_is_kept(notebook, path):
     """Every reader has a laptop: a minute and 2 GiB on two cores, as recorded by the run that made the outputs.
 
-    A minute where the processor has bf16, which trains small networks up to three times as fast, else a minute and a half.
+    A minute where the processor has bf16, in which small networks train much faster, else a minute and a half.
     """
     course = notebook.metadata.get("course", {})
     complaints = []
