@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from course_utils import notebooks
 from course_utils.claims import CLAIM_MIME
 from course_utils.notebooks import RunResult, claims, execute, main, run
+from course_utils.precision import has_native_bf16
 
 ROOT = Path(__file__).parents[1]
 
@@ -166,6 +167,7 @@ def test_execute_writes_outputs_counts_and_budget_and_no_other_metadata(write):
     assert 2 <= course["run_seconds"] == round(result.seconds)
     assert course["cpu_seconds"] >= 2
     assert 300 < course["peak_mib"] < 600
+    assert course.pop("bf16") is has_native_bf16("cpu")
     assert all(type(value) is int for value in course.values())
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
