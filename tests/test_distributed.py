@@ -93,6 +93,12 @@ def squared_similarities(z):
     return ((z @ z.T) ** 2 * torch.arange(1.0, 1 + z.shape[0] ** 2).view(len(z), -1)).sum()
 
 
+def uneven(me):
+    """Gathered tensors that are not contiguous: a transposed one, and every second column."""
+    table = 10 * me + torch.arange(6).view(2, 3)
+    return gather(table.T), gather(table[:, ::2])
+
+
 # --- the worker
 
 
@@ -172,7 +178,7 @@ def work(folder: Path) -> None:
     joined = gather(z)
     squared_similarities(joined).backward()
     found["gather"] = {"joined": joined.detach(), "gradient": z.grad}
-    found["labels"] = gather(torch.arange(me, me + 3)), gather(torch.full((2, 3), float(me)).T)
+    found["labels"] = gather(torch.arange(me, me + 3)), *uneven(me)
 
     found["batch norm"] = {}
     for name, (kind, x, options) in NORMS.items():
@@ -300,7 +306,8 @@ def test_gather_joins_the_rows_in_order_of_rank_and_sums_what_all_ask_of_them(wo
         assert torch.equal(found["gather"]["joined"], z.detach())
         close(found["gather"]["gradient"], WORLD * part)
         assert found["labels"][0].tolist() == [0, 1, 2, 1, 2, 3]
-        assert found["labels"][1].tolist() == [[0.0, 0.0]] * 3 + [[1.0, 1.0]] * 3  # from a transposed tensor
+        assert found["labels"][1].tolist() == [[0, 3], [1, 4], [2, 5], [10, 13], [11, 14], [12, 15]]
+        assert found["labels"][2].tolist() == [[0, 2], [3, 5], [10, 12], [13, 15]]
 
 
 @pytest.mark.parametrize("name", NORMS)
