@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
+from torch import nn
 
 from course_utils.views import (
     augment,
@@ -222,6 +223,15 @@ def test_crop_is_bilinear_sampling_at_a_similarity_of_the_pixel_grid(seed, shape
         x, y = np.einsum("ij,jhw->ihw", matrix, [columns - offset[0], rows - offset[1], np.ones(shape)])
         expected = ndimage.map_coordinates(image.numpy(), [y + offset[1], x + offset[0]], order=1, mode="reflect")
         np.testing.assert_allclose(view[2], expected, atol=1e-9)
+
+
+def test_a_smaller_crop_shows_the_same_part_of_the_image_with_fewer_pixels():
+    x = coordinates(50, 24, 16)
+    options = {"scale": (0.3, 0.9), "rotation": 20.0}
+    whole, small = (random_resized_crop(x, generator(), size=size, **options) for size in (None, 12))
+    assert small.shape == (50, *x.shape[1:2], 12, 8)
+    middle = (..., slice(4, 8), slice(3, 5))  # nothing is reflected there
+    torch.testing.assert_close(small[middle], nn.functional.avg_pool2d(whole, 2)[middle])
 
 
 def test_a_crop_without_turn_lies_inside_the_image_and_reaches_its_borders():
@@ -483,6 +493,8 @@ X = torch.rand(2, 3, 8, 8)
 @pytest.mark.parametrize(
     ("view", "options", "named"),
     [
+        (random_resized_crop, {"size": 0}, "size must be a whole number of pixels, at least 1, got 0"),
+        (random_resized_crop, {"size": 9.5}, "got 9.5"),
         (random_resized_crop, {"scale": (0, 1)}, r"0 < least <= greatest.*\(0, 1\)"),
         (random_resized_crop, {"scale": (0.8, 0.4)}, r"least <= greatest.*\(0\.8, 0\.4\)"),
         (random_resized_crop, {"scale": (math.nan, 1)}, "nan"),

@@ -3,6 +3,10 @@
 `REGISTRY` is the table of the self-supervised image methods: name -> constructor, each called with an encoder.
 """
 
+import inspect
+
+from torch import Tensor
+
 from course_utils.methods.autoencoder import Autoencoder
 from course_utils.methods.base import Method, encode
 from course_utils.methods.inpainting import Inpainting
@@ -16,4 +20,29 @@ REGISTRY = {
     "simclr": SimCLR,
 }
 
-__all__ = ["REGISTRY", "Autoencoder", "Inpainting", "Method", "Rotation", "SimCLR", "Supervised", "encode"]
+
+def build(name: str, images: Tensor, **options) -> Method:
+    """The registered method `name` with a new encoder for batches like `images`; `options` go to the method.
+
+    images: what the method is to be trained on, (N, C, H, W), or (N, T, C, H, W) for a method of clips; only the shape
+    is read. Raises ValueError for an unknown name.
+
+    >>> import torch
+    >>> build("simclr", torch.rand(2, 3, 32, 32), temperature=0.2).encode(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 48])
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"there is no method {name!r}: the registry has {', '.join(REGISTRY)}")
+    constructor = REGISTRY[name]
+    *_, channels, _, size = images.shape
+    channels = 1 if constructor.trains_on == "colour images" else channels
+    network = constructor.network(channels, **_where_taken(constructor.network, size=size))
+    return constructor(network, **_where_taken(constructor, size=size), **options)
+
+
+def _where_taken(constructor, **arguments) -> dict:
+    taken = inspect.signature(constructor).parameters
+    return {name: value for name, value in arguments.items() if name in taken}
+
+
+__all__ = ["REGISTRY", "Autoencoder", "Inpainting", "Method", "Rotation", "SimCLR", "Supervised", "build", "encode"]

@@ -3,12 +3,19 @@
 import torch
 from torch import Tensor, nn
 
+from course_utils.models.encoders import ConvEncoder
 from course_utils.precision import autocast, choose_precision
 
 
 class Method(nn.Module):
-    """An encoder and a way to train it. Subclasses set `encoder` and write `training_loss`; nothing else is needed."""
+    """An encoder and a way to train it. Subclasses set `encoder` and write `training_loss`; nothing else is needed.
 
+    `network` builds the encoder that the method is written for, and `trains_on` says what its batches are: "images"
+    (N, C, H, W), "colour images" (N, 3, H, W), whose luminance the encoder sees, or "clips" (N, T, C, H, W).
+    """
+
+    network = ConvEncoder
+    trains_on = "images"
     encoder: nn.Module
 
     def training_loss(self, batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:

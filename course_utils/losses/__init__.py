@@ -1,0 +1,6 @@
+"""Objectives: one pure function each, named and typed as in its paper. Gradients flow; nothing is kept."""
+
+from course_utils.losses.contrastive import nt_xent
+from course_utils.losses.reconstruction import reconstruction
+
+__all__ = ["nt_xent", "reconstruction"]
