@@ -27,7 +27,9 @@ def test_following_is_the_exponential_moving_average_of_the_parameters():
     target, online = frozen_copy(network(0)), network(1)
     expected = [parameter.double().clone() for parameter in target.parameters()]
     for _ in range(5):
-        expected = [0.9 * old + 0.1 * new.detach().double() for old, new in zip(expected, online.parameters())]
+        expected = [
+            0.9 * old + 0.1 * new.detach().double() for old, new in zip(expected, online.parameters(), strict=True)
+        ]
         follow(target, online, momentum=0.9)
     for parameter, value in zip(target.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.double(), value, rtol=1e-6, atol=1e-7)
