@@ -94,7 +94,8 @@ def execute(path: str | Path) -> RunResult:
     result = RunResult(claims(notebook), seconds, error)
     if result.succeeded:
         cpu, peak = _usage(usage.outputs[0].data["text/plain"])
-        notebook.metadata = {
+        widgets = {key: value for key, value in notebook.metadata.items() if key == "widgets"}
+        notebook.metadata = widgets | {
             "course": {
                 "bf16": has_native_bf16("cpu"),
                 "cpu_seconds": round(cpu),

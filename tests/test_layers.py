@@ -17,14 +17,15 @@ FLOW = [
     {"methods"},
     {"train"},
     {"evaluate"},
-    {"plots", "widgets"},
+    {"plots"},
+    {"widgets"},
     {"claims"},
-    {"notebooks"},
+    {"notebooks", "league"},
     {"doctor"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOW) for room in rooms}
-CALLED_IN_NOTEBOOKS = ["data", "views", "models", "losses", "methods", "train", "evaluate", "plots", "claims"]
+CALLED_IN_NOTEBOOKS = ["data", "views", "models", "losses", "methods", "train", "evaluate", "plots", "widgets", "claims"]
 WITHOUT_EXAMPLE = {"locate"}  # its answer is a path of the machine it runs on
 
 
