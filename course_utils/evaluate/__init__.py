@@ -1,7 +1,9 @@
 """What a representation is worth: probes, neighbours, label efficiency and label-free health."""
 
 from course_utils.data.types import balanced_subset
-from course_utils.evaluate.health import alignment, collapse, rankme, uniformity
+from course_utils.evaluate.factors import factor_probes
+from course_utils.evaluate.fine_tuning import fine_tune
+from course_utils.evaluate.health import alignment, cka, collapse, rankme, uniformity
 from course_utils.evaluate.neighbours import knn_accuracy, knn_scores
 from course_utils.evaluate.probes import (
     ProbeResult,
@@ -17,7 +19,10 @@ __all__ = [
     "RegressionResult",
     "alignment",
     "balanced_subset",
+    "cka",
     "collapse",
+    "factor_probes",
+    "fine_tune",
     "knn_accuracy",
     "knn_scores",
     "label_efficiency",

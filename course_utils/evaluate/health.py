@@ -97,3 +97,31 @@ def collapse(features) -> float:
     """
     z = F.normalize(as_features(features, "features").double(), dim=1)
     return (z.std(0, correction=0).mean() * math.sqrt(z.shape[1])).item()
+
+
+def cka(features, other) -> float:
+    """Linear centred kernel alignment of two representations of the same examples (Kornblith et al. 2019, section 3).
+
+    features: (N, D), other: (N, E), floating point; row i of each is the same example. With X, Y their centred columns,
+
+        CKA = ‖YᵀX‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F),
+
+    between 0 (no direction of one follows any of the other) and 1 (equal up to rotation and scale). Computed in
+    float64. Few examples with many features look alike whatever they are: take N well above D and E.
+
+    Raises ValueError for other shapes, unequal numbers of rows, values that are not finite or features that are all
+    constant; TypeError for integers.
+
+    >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 5.0]])
+    >>> round(cka(x, 3 * x @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])), 6)
+    1.0
+    """
+    x = as_features(features, "features").double()
+    y = as_features(other, "other").double()
+    if len(x) != len(y):
+        raise ValueError(f"features and other must have one row an example, got {len(x)} and {len(y)} rows")
+    x, y = x - x.mean(0), y - y.mean(0)
+    scale = (x.T @ x).norm() * (y.T @ y).norm()
+    if scale == 0:
+        raise ValueError("all features are constant: their alignment is undefined")
+    return ((y.T @ x).square().sum() / scale).item()

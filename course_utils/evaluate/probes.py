@@ -22,13 +22,15 @@ class ProbeResult:
     """What a linear probe found on the test examples. All tensors are on the processor.
 
     `scores` (N, C) float64, logits for the logistic probe; `classes` (C,) the label of each column; `labels` (N,) the
-    test labels; `l2` the regulariser used; `validation_accuracy` its accuracy on the validation data or the held-out
-    training rows, None where there were none.
+    test labels; `weight` (D, C) and `bias` (C,) such that scores = features @ weight + bias; `l2` the regulariser used;
+    `validation_accuracy` its accuracy on the validation data or the held-out training rows, None where there were none.
     """
 
     scores: Tensor
     classes: Tensor
     labels: Tensor
+    weight: Tensor
+    bias: Tensor
     l2: float
     validation_accuracy: float | None
 
@@ -130,7 +132,9 @@ def linear_probe(
     fit = _fit_logistic if kind == "logistic" else _fit_ridge
     weights, chosen, accuracy = fit(axes, columns, classes, grid, held_out, seed)
     scores = axes.project(test_x) @ weights[:-1] + weights[-1]
-    return ProbeResult(scores.cpu(), classes.cpu(), test_y.cpu(), chosen, accuracy)
+    weight = axes.rotation @ weights[:-1] / axes.scale[:, None]
+    bias = weights[-1] - axes.mean @ weight
+    return ProbeResult(scores.cpu(), classes.cpu(), test_y.cpu(), weight.cpu(), bias.cpu(), chosen, accuracy)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import hyp0f1
 
-from course_utils.evaluate import alignment, collapse, rankme, uniformity
+from course_utils.evaluate import alignment, cka, collapse, rankme, uniformity
 
 
 def draw(n, d, seed=0, dtype=torch.float64):
@@ -238,3 +238,33 @@ BAD[1, 2] = math.nan
 def test_health_says_what_came_and_what_was_wanted(call, error, named):
     with pytest.raises(error, match=named):
         call()
+
+
+# --- cka
+
+
+def test_cka_is_the_ratio_of_the_hsic_of_the_two_gram_matrices():
+    """Kornblith et al. 2019, equations 1 and 2 with linear kernels: by N×N Gram matrices, which the code avoids."""
+    x, y = draw(40, 5, seed=0), draw(40, 3, seed=1)
+    y = y + x[:, :3]
+    centre = np.eye(40) - 1 / 40
+    k, m = (centre @ (v @ v.T).double().numpy() @ centre for v in (x, y))
+    hsic = [np.trace(a @ b) for a, b in ((k, m), (k, k), (m, m))]
+    assert cka(x, y) == pytest.approx(hsic[0] / np.sqrt(hsic[1] * hsic[2]), rel=1e-9)
+
+
+def test_cka_does_not_see_rotation_scale_or_shift_and_falls_with_what_is_not_shared():
+    x = draw(500, 6)
+    assert cka(x, 7 * x @ turned(6) + 3) == pytest.approx(1)
+    assert cka(x, draw(500, 6, seed=2)) < 0.05
+    half = torch.cat([x[:, :3], draw(500, 3, seed=3)], 1)
+    assert cka(x, half) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [(torch.rand(3, 2), "got 4 and 3 rows"), (torch.ones(4, 2), "all features are constant"), (torch.rand(4), "other")],
+)
+def test_cka_says_what_came_and_what_was_wanted(other, named):
+    with pytest.raises(ValueError, match=named):
+        cka(torch.rand(4, 2), other)

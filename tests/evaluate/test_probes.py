@@ -78,6 +78,14 @@ def test_the_logistic_probe_is_scikit_learns_logistic_regression(problem, l2):
     assert (result.l2, result.validation_accuracy) == (l2, None)
 
 
+@pytest.mark.parametrize("kind", ["logistic", "ridge"])
+def test_weight_and_bias_give_the_scores_from_the_features_as_they_are(kind):
+    rng = torch.Generator().manual_seed(0)
+    x = 5 + 3 * torch.randn(60, 4, generator=rng, dtype=torch.float64) * torch.tensor([1.0, 10.0, 0.1, 0.0])
+    result = linear_probe(x[:40], torch.arange(40) % 3, x[40:], torch.arange(20) % 3, kind=kind)
+    torch.testing.assert_close(x[40:] @ result.weight + result.bias, result.scores)
+
+
 @pytest.mark.parametrize("problem", [binary, many_classes, wide])
 def test_the_logistic_probe_has_scikit_learns_coefficients(problem):
     """Read off from the scores of the unit vectors, in standardised features: row i is the coefficients' i-th."""
