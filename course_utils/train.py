@@ -95,7 +95,7 @@ def fit(
     random order; a last batch that would be short is dropped. The learning rate rises linearly over the first
     `warmup` part of the steps and falls to 0 along a half cosine (Loshchilov and Hutter 2017, equation 5).
 
-    device: "auto", "cpu", "cuda" or "mps". precision: "auto" (bf16 for convolutional networks where the device has it
+    device: "auto", "cpu", "cuda" (one of several: "cuda:1") or "mps". precision: "auto" (bf16 for convolutional networks where the device has it
     in hardware, else float32), "bf16-mixed" or "32-true". progress: a bar, unless it is False or the environment has
     COURSE_PROGRESS=0. on_step(step, method) is called after each step.
 
@@ -184,25 +184,26 @@ def fit(
 
 def _fabric(device: str, precision: str, method: Method) -> Fabric:
     """A launched Fabric: one process, or as many as torchrun started."""
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}")
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' (or 'cuda:1', …) or 'mps', got {device!r}")
     if precision not in ("auto", "bf16-mixed", "32-true"):
         raise ValueError(f"precision must be 'auto', 'bf16-mixed' or '32-true', got {precision!r}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    ):
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(kind, True)
+    if not there or (index and int(index) >= torch.cuda.device_count()):
         raise ValueError(f"device {device!r} was asked for and is not there: use device='auto' or 'cpu'")
     if precision == "auto":
-        precision = choose_precision(method, device)
+        precision = choose_precision(method, kind)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     strategy = "ddp" if processes > 1 else "auto"
+    devices = [int(index)] if index else local
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on GPUs that are there and were not asked for
         fabric = Fabric(
-            accelerator=device, devices=local, num_nodes=processes // local, strategy=strategy, precision=precision
+            accelerator=kind, devices=devices, num_nodes=processes // local, strategy=strategy, precision=precision
         )
         fabric.launch()
     return fabric

@@ -644,7 +644,13 @@ def test_nan_in_the_data_is_found_at_the_first_step_that_meets_it():
         ({"batch_size": "4"}, TypeError, "batch_size must be an integer, got '4'"),
         ({"seed": None}, TypeError, "seed must be an integer, got None"),
         ({"checkpoint_every": 0.5}, TypeError, "checkpoint_every must be an integer, got 0.5"),
-        ({"device": "gpu"}, ValueError, "device must be 'auto', 'cpu', 'cuda' or 'mps', got 'gpu'"),
+        (
+            {"device": "gpu"},
+            ValueError,
+            "device must be 'auto', 'cpu', 'cuda', 'cuda:1' and so on, or 'mps', got 'gpu'",
+        ),
+        ({"device": "cpu:1"}, ValueError, "device must be .*, got 'cpu:1'"),
+        ({"device": "cuda:x"}, ValueError, "device must be .*, got 'cuda:x'"),
         ({"precision": "fp16"}, ValueError, "precision must be 'auto', 'bf16-mixed' or '32-true', got 'fp16'"),
         ({"data": X.numpy()}, TypeError, "data must be a tensor or a sequence of tensors; load(...).train.x is one"),
         ({"data": []}, TypeError, "data must be a tensor or a sequence of tensors; load(...).train.x is one"),
@@ -658,7 +664,7 @@ def test_bad_arguments_are_refused_by_name(options, error, sentence):
         run(**options)
 
 
-@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_is_not_there_is_refused(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
