@@ -11,13 +11,17 @@ from course_utils.methods.autoencoder import Autoencoder
 from course_utils.methods.base import Method, encode
 from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.rotation import Rotation
+from course_utils.methods.siamese import Siamese
 from course_utils.methods.simclr import SimCLR
 from course_utils.methods.supervised import Supervised
+from course_utils.methods.triplet import Triplet
 
 REGISTRY = {
     "inpainting": Inpainting,
     "rotation": Rotation,
+    "siamese": Siamese,
     "simclr": SimCLR,
+    "triplet": Triplet,
 }
 
 
@@ -45,4 +49,16 @@ def _where_taken(constructor, **arguments) -> dict:
     return {name: value for name, value in arguments.items() if name in taken}
 
 
-__all__ = ["REGISTRY", "Autoencoder", "Inpainting", "Method", "Rotation", "SimCLR", "Supervised", "build", "encode"]
+__all__ = [
+    "REGISTRY",
+    "Autoencoder",
+    "Inpainting",
+    "Method",
+    "Rotation",
+    "Siamese",
+    "SimCLR",
+    "Supervised",
+    "Triplet",
+    "build",
+    "encode",
+]

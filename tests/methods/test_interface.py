@@ -38,10 +38,12 @@ REACH = {  # a loss that is reached in 35 updates, and clearly better than chanc
     "autoencoder": 0.75 * VARIANCE,
     "inpainting": 0.75 * VARIANCE,
     "rotation": 0.75 * math.log(4),
+    "siamese": 0.25 * 4 / 5 * 4**2 / 2,
     "simclr": 0.9 * math.log(2 * 32 - 1),
     "supervised": 0.75 * math.log(2),
+    "triplet": 0.65 * 0.2,
 }
-OPTIONS = {"inpainting": {"size": SIZE, "patch": 3}, "supervised": {"n_classes": 2}}
+OPTIONS = {"inpainting": {"size": SIZE, "patch": 3}, "supervised": {"n_classes": 2}, "triplet": {"mining": "random"}}
 METHODS = REGISTRY | {
     "autoencoder": lambda encoder: Autoencoder(ConvAutoencoder(encoder, size=SIZE)),
     "supervised": Supervised,
