@@ -1,7 +1,23 @@
 """Objectives: one pure function each, named and typed as in its paper. Gradients flow; nothing is kept."""
 
+from course_utils.losses.agreement import negative_cosine
 from course_utils.losses.contrastive import nt_xent
 from course_utils.losses.metric import contrastive_margin, mine_triplets, triplet_margin
 from course_utils.losses.reconstruction import reconstruction
+from course_utils.losses.redundancy import barlow_twins, covariance, invariance, variance, vicreg, whiten, whitening_mse
 
-__all__ = ["contrastive_margin", "mine_triplets", "nt_xent", "reconstruction", "triplet_margin"]
+__all__ = [
+    "barlow_twins",
+    "contrastive_margin",
+    "covariance",
+    "invariance",
+    "mine_triplets",
+    "negative_cosine",
+    "nt_xent",
+    "reconstruction",
+    "triplet_margin",
+    "variance",
+    "vicreg",
+    "whiten",
+    "whitening_mse",
+]

@@ -2,24 +2,51 @@
 
 from itertools import pairwise
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 class MLP(nn.Sequential):
     """Linear layers of the given sizes with batch norm and ReLU between them: (N, sizes[0]) -> (N, sizes[-1]).
 
     `MLP(128, 128, 64)` is SimCLR's projection head g(h) = W₂ ReLU(W₁ h) (Chen et al. 2020, §2.1) with batch norm
-    after the hidden layer, as in the authors' code; `MLP(128, 10)` is a linear classifier.
+    after the hidden layer, as in the authors' code; `MLP(128, 10)` is a linear classifier. bias=False takes the bias
+    of the last layer away, which is without effect where a mean over the batch is taken off afterwards.
 
     >>> import torch
     >>> MLP(128, 128, 64)(torch.rand(2, 128)).shape
     torch.Size([2, 64])
     """
 
-    def __init__(self, *sizes: int):
+    def __init__(self, *sizes: int, bias: bool = True):
         if len(sizes) < 2:
             raise ValueError(f"an MLP needs at least an input and an output size, got {sizes}")
         layers = []
         for before, after in pairwise(sizes[:-1]):
             layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1]))
+        super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1], bias=bias))
+
+
+class DINOHead(nn.Module):
+    """DINO's projection head (Caron et al. 2021, §3.1 and appendix C): (N, in_dim) -> (N, outputs).
+
+    Three linear layers with GELU between them end in a bottleneck of length 1; the last layer, without a bias, has
+    rows of length 1 (weight normalisation with its gain held at 1, as in the authors' code). Every output is thus a
+    cosine in [−1, 1]. batch_norm: after both hidden layers, as the authors offer it for convolutional networks.
+
+    >>> import torch
+    >>> DINOHead(48, 256)(torch.rand(2, 48)).shape
+    torch.Size([2, 256])
+    """
+
+    def __init__(self, in_dim: int, outputs: int, *, hidden: int = 128, bottleneck: int = 64, batch_norm: bool = False):
+        super().__init__()
+        layers = []
+        for before in (in_dim, hidden):
+            layers += [nn.Linear(before, hidden), *([nn.BatchNorm1d(hidden)] if batch_norm else []), nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
+        self.last = nn.Linear(bottleneck, outputs, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        z = F.normalize(self.mlp(h).float(), dim=1)
+        return F.linear(z, F.normalize(self.last.weight, dim=1))

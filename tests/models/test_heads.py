@@ -53,6 +53,17 @@ def test_two_sizes_are_a_linear_classifier():
     torch.testing.assert_close(head(3 * x - 2 * y), 3 * head(x) - 2 * head(y))
 
 
+def test_the_last_bias_can_be_left_out_and_nothing_else_changes():
+    torch.manual_seed(0)
+    head = MLP(5, 7, 3, bias=False)
+    assert head[-1].bias is None
+    assert [type(part) for part in head] == [type(part) for part in build(5, 7, 3)]
+    with_bias = MLP(5, 7, 3)
+    with_bias.load_state_dict(head.state_dict() | {"3.bias": torch.zeros(3)})
+    x = draw(10, 5).float()
+    torch.testing.assert_close(head(x), with_bias(x))
+
+
 def test_gradients_reach_every_parameter_of_a_head():
     head = build(5, 7, 6, 3).double()
     (head(draw(10, 5)) * draw(10, 3)).sum().backward()
