@@ -1,7 +1,7 @@
 """Objectives: one pure function each, named and typed as in its paper. Gradients flow; nothing is kept."""
 
 from course_utils.losses.agreement import negative_cosine
-from course_utils.losses.contrastive import nt_xent
+from course_utils.losses.contrastive import info_nce, nt_xent
 from course_utils.losses.metric import contrastive_margin, mine_triplets, triplet_margin
 from course_utils.losses.reconstruction import reconstruction
 from course_utils.losses.redundancy import barlow_twins, covariance, invariance, variance, vicreg, whiten, whitening_mse
@@ -10,6 +10,7 @@ __all__ = [
     "barlow_twins",
     "contrastive_margin",
     "covariance",
+    "info_nce",
     "invariance",
     "mine_triplets",
     "negative_cosine",

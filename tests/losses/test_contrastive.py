@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils.losses import nt_xent
+from course_utils.losses import info_nce, nt_xent
 
 
 def draw(n, d, seed=0, dtype=torch.float64):
@@ -199,3 +199,188 @@ def test_nt_xent_leaves_its_inputs_as_they_were():
 def test_nt_xent_says_what_came_and_what_was_wanted(z1, z2, temperature, error, named):
     with pytest.raises(error, match=named):
         nt_xent(z1, z2, temperature=temperature)
+
+
+# --- InfoNCE
+
+
+def info_nce_by_loops(query, key, negatives, temperature):
+    """He et al. 2020, equation 1, query by query; without negatives the other keys of the batch (CPC, equation 4)."""
+    query, key = np.asarray(query, np.float64), np.asarray(key, np.float64)
+
+    def sim(u, v):
+        return u @ v / (math.sqrt(u @ u) * math.sqrt(v @ v))
+
+    total = 0.0
+    for i, q in enumerate(query):
+        others = [key[j] for j in range(len(key)) if j != i] if negatives is None else np.asarray(negatives, np.float64)
+        scores = [sim(q, key[i]) / temperature, *(sim(q, k) / temperature for k in others)]
+        greatest = max(scores)
+        total += greatest + math.log(sum(math.exp(s - greatest) for s in scores)) - scores[0]
+    return total / len(query)
+
+
+def draw_queue(k, d, seed=5, dtype=torch.float64):
+    return torch.randn(k, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.integers(0, 9), st.sampled_from([0.01, 0.07, 0.5, 20.0]))
+def test_info_nce_is_the_mean_of_equation_1_over_the_queries(shape, k, temperature):
+    query, key = draw(*shape)
+    negatives = draw_queue(k, shape[1]) if k else None
+    expected = info_nce_by_loops(query, key, negatives, temperature)
+    assert info_nce(query, key, negatives, temperature=temperature).item() == pytest.approx(
+        expected, rel=1e-9, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 40])
+@pytest.mark.parametrize("temperature", [0.01, 0.5])
+def test_info_nce_of_a_collapsed_representation_is_the_log_of_the_number_of_candidates(n, temperature):
+    z = torch.ones(n, 4, dtype=torch.float64)
+    queue = torch.ones(7, 4, dtype=torch.float64)
+    assert info_nce(z, z, queue, temperature=temperature).item() == pytest.approx(math.log(8))
+    if n > 1:
+        assert info_nce(z, z, temperature=temperature).item() == pytest.approx(math.log(n))
+
+
+def test_info_nce_of_keys_that_agree_and_negatives_at_right_angles_has_its_closed_form():
+    for n, k, temperature in [(1, 3, 0.5), (4, 1, 0.07), (3, 5, 1.0)]:
+        z = torch.eye(n + k, dtype=torch.float64)
+        expected = math.log(1 + k * math.exp(-1 / temperature))
+        assert info_nce(z[:n], z[:n], z[n:], temperature=temperature).item() == pytest.approx(expected)
+    z = torch.eye(6, dtype=torch.float64)
+    assert info_nce(z, z, temperature=0.3).item() == pytest.approx(math.log(1 + 5 * math.exp(-1 / 0.3)))
+
+
+def test_info_nce_without_negatives_is_that_with_the_other_keys_as_each_querys_own_negatives():
+    query, key = draw(5, 4)
+    one_by_one = [
+        info_nce(query[i : i + 1], key[i : i + 1], key[torch.arange(5) != i], temperature=0.2) for i in range(5)
+    ]
+    torch.testing.assert_close(info_nce(query, key, temperature=0.2), torch.stack(one_by_one).mean())
+
+
+def test_info_nce_falls_when_the_key_approaches_and_when_the_negatives_part():
+    query, noise = draw(5, 8)
+    queue = draw_queue(20, 8)
+    by_noise = [info_nce(query, query + s * noise, queue, temperature=0.5).item() for s in (0.0, 0.3, 1.0)]
+    assert by_noise == sorted(by_noise)
+    towards = query.mean(0)
+    by_closeness = [info_nce(query, query, queue + s * towards, temperature=0.5).item() for s in (0.0, 2.0, 8.0)]
+    assert by_closeness == sorted(by_closeness)
+
+
+def test_info_nce_bounds_information_from_below_and_can_show_no_more_than_log_k_plus_1():
+    """van den Oord et al. 2018, equation 5: log(K + 1) − L ≤ I, here the log 4 of a code of 4 values."""
+    codes = torch.eye(4, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    shown = []
+    for k in (1, 15, 255):
+        losses = []
+        for row in torch.randint(4, (400,), generator=rng).tolist():
+            others = codes[torch.randint(4, (k,), generator=rng)]
+            losses.append(info_nce(codes[row : row + 1], codes[row : row + 1], others, temperature=0.01))
+        shown.append(math.log(k + 1) - torch.stack(losses).mean().item())
+    assert shown == sorted(shown)
+    assert shown[0] < math.log(2)
+    assert math.log(4) - 0.05 < shown[-1] < math.log(4) + 0.01
+
+
+@settings(deadline=None, max_examples=25)
+@given(shapes, st.booleans())
+def test_info_nce_does_not_change_under_rotation_scale_or_order(shape, with_queue):
+    query, key = draw(*shape)
+    n, d, seed = shape
+    negatives = draw_queue(6, d) if with_queue else None
+    rng = torch.Generator().manual_seed(seed % 1000)
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64)).Q
+    order = torch.randperm(n, generator=rng)
+    scale = 0.1 + 10 * torch.rand(n, 1, generator=rng, dtype=torch.float64)
+    expected = info_nce(query, key, negatives, temperature=0.3)
+
+    def check(query, key, negatives):
+        torch.testing.assert_close(info_nce(query, key, negatives, temperature=0.3), expected)
+
+    check(query @ rotation, key @ rotation, negatives @ rotation if with_queue else None)
+    check(query * scale, key / scale, 3 * negatives if with_queue else None)
+    check(query[order], key[order], negatives.flip(0) if with_queue else None)
+
+
+def test_info_nce_depends_on_which_rows_belong_together_and_a_negative_that_is_the_key_costs_log_2():
+    query, _ = draw(5, 8)
+    queue = draw_queue(6, 8)
+    agree = info_nce(query, query, queue, temperature=0.1)
+    assert info_nce(query, query.roll(1, 0), queue, temperature=0.1) > agree + 1
+    own = torch.eye(5, dtype=torch.float64)
+    assert info_nce(own, own, own, temperature=0.02).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.3])
+def test_info_nce_has_the_gradient_of_its_value(temperature):
+    query, key = (part.requires_grad_() for part in draw(4, 3))
+    queue = draw_queue(3, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda q, k, n: info_nce(q, k, n, temperature=temperature), (query, key, queue))
+    assert torch.autograd.gradcheck(lambda q, k: info_nce(q, k, temperature=temperature), (query, key))
+
+
+def test_info_nce_is_finite_with_its_gradient_at_temperature_one_hundredth_in_float32():
+    query, key = (part.float().requires_grad_() for part in draw(64, 16))
+    queue = draw_queue(200, 16, dtype=torch.float32)
+    loss = info_nce(query, key, queue, temperature=0.01)
+    loss.backward()
+    assert loss.item() == pytest.approx(info_nce_by_loops(query.detach(), key.detach(), queue, 0.01), rel=1e-4)
+    assert query.grad.isfinite().all()
+    assert key.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_info_nce_of_half_precision_is_computed_in_float32_also_beside_a_float32_queue(dtype):
+    query, key = (part.to(dtype) for part in draw(8, 16))
+    queue = draw_queue(30, 16, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = info_nce(query, key, queue, temperature=0.05)
+    assert loss.dtype == torch.float32
+    expected = info_nce_by_loops(query.double(), key.double(), queue.double(), 0.05)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(info_nce(query, key, temperature=0.05), info_nce(query.float(), key.float(), temperature=0.05))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_info_nce_does_not_hide_what_is_not_finite(bad):
+    for spoilt in range(3):
+        parts = [*draw(4, 3), draw_queue(2, 3)]
+        parts[spoilt][1, 2] = bad
+        assert info_nce(*parts, temperature=0.2).isnan()
+
+
+def test_info_nce_of_a_dead_projection_is_finite_and_its_inputs_stay_as_they_were():
+    z, queue = torch.zeros(3, 4, requires_grad=True), draw_queue(6, 4, dtype=torch.float32)
+    before = queue.clone()
+    loss = info_nce(z, z, queue, temperature=0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(7))
+    assert z.grad.isfinite().all()
+    assert torch.equal(queue, before)
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "negatives", "temperature", "error", "named"),
+    [
+        (torch.rand(1, 4), torch.rand(1, 4), None, 0.2, ValueError, "at least 2 pairs.*negatives.*1"),
+        (torch.rand(0, 4), torch.rand(0, 4), torch.rand(3, 4), 0.2, ValueError, "at least 1 pairs.*0"),
+        (torch.rand(4, 3), torch.rand(5, 3), None, 0.2, ValueError, r"query and key.*\(4, 3\) and \(5, 3\)"),
+        (torch.rand(4, 3), torch.rand(4, 2), torch.rand(3, 3), 0.2, ValueError, r"\(4, 3\) and \(4, 2\)"),
+        (torch.rand(4, 3), torch.rand(4, 3), torch.rand(6, 2), 0.2, ValueError, r"negatives.*\(6, 2\)"),
+        (torch.rand(4, 3), torch.rand(4, 3), torch.rand(0, 3), 0.2, ValueError, r"negatives.*\(0, 3\)"),
+        (torch.rand(4, 3), torch.rand(4, 3), torch.rand(3), 0.2, ValueError, r"negatives.*\(3,\)"),
+        (torch.rand(4, 3), torch.ones(4, 3, dtype=torch.int64), None, 0.2, TypeError, "key.*int64"),
+        (torch.rand(4, 3), torch.rand(4, 3), torch.ones(2, 3, dtype=torch.uint8), 0.2, TypeError, "negatives.*uint8"),
+        (torch.rand(4, 3), torch.rand(4, 3), None, 0.0, ValueError, "temperature.*0.0"),
+        (torch.rand(4, 3), torch.rand(4, 3), torch.rand(2, 3), math.nan, ValueError, "temperature.*nan"),
+    ],
+)
+def test_info_nce_says_what_came_and_what_was_wanted(query, key, negatives, temperature, error, named):
+    with pytest.raises(error, match=named):
+        info_nce(query, key, negatives, temperature=temperature)
