@@ -35,6 +35,12 @@ def _check_range(name: str, value: float, greatest: float = math.inf) -> None:
         raise ValueError(f"{name} {wanted}, got {value}")
 
 
+def _check_whole(**given: tuple[int, int]) -> None:
+    for name, (value, least) in given.items():
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")
+
+
 @torch.no_grad()
 @full_precision
 def random_resized_crop(
@@ -238,3 +244,193 @@ def mask_patches(
     mask = (order < hidden).view(n, 1, rows, columns)
     mask = mask.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
     return x.masked_fill(mask, fill), mask
+
+
+@torch.no_grad()
+def patch_grid(
+    x: Tensor, rng: torch.Generator, *, patch: int = 8, gap: int = 1, jitter: int = 1, grid: int = 3
+) -> Tensor:
+    """Cut grid × grid square patches out of each image, row by row: (N, grid², C, patch, patch).
+
+    Neighbours lie `gap` pixels apart, and then each patch moves by 0 to `jitter` pixels right and down, drawn apart, so
+    that the gaps vary and strokes cannot be continued exactly. Where the image is larger than the grid, the grid lies
+    anywhere in it. `jitter` is at most `gap`: patches never overlap. Doersch et al. 2015 (§3) leave gaps of half a
+    patch; Noroozi and Favaro 2016 (§3) cut tiles of 64 pixels out of cells of 75, which is `gap = jitter = 11`.
+
+    >>> patch_grid(torch.rand(2, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 9, 1, 8, 8])
+    """
+    _check_images(x)
+    _check_whole(patch=(patch, 1), gap=(gap, 0), jitter=(jitter, 0), grid=(grid, 1))
+    if jitter > gap:
+        raise ValueError(f"jitter must not exceed the gap, or patches overlap, got jitter {jitter} and gap {gap}")
+    n, _, height, width = x.shape
+    extent = grid * patch + (grid - 1) * gap + jitter
+    if extent > min(height, width):
+        wanted = f"{grid}×{grid} patches of {patch} pixels with gap {gap} and jitter {jitter} need {extent} pixels"
+        raise ValueError(f"{wanted}, the images have {height}×{width}: choose smaller ones")
+
+    def draw(count: int, length: int) -> Tensor:
+        return (torch.rand(n, count, generator=rng, device=x.device) * (length + 1)).long().clamp_max(length)
+
+    cell = torch.arange(grid, device=x.device) * (patch + gap)
+    top = draw(1, height - extent) + cell.repeat_interleave(grid) + draw(grid**2, jitter)  # (N, grid²)
+    left = draw(1, width - extent) + cell.repeat(grid) + draw(grid**2, jitter)
+    return _cut(x, top, left, patch, patch)
+
+
+def _cut(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """The windows of images (N, C, H, W) whose corners are at top and left (N, T): (N, T, C, height, width)."""
+    rows = top[:, :, None, None] + torch.arange(height, device=x.device)[:, None]  # (N, T, height, 1)
+    columns = left[:, :, None, None] + torch.arange(width, device=x.device)  # (N, T, 1, width)
+    images = torch.arange(len(x), device=x.device)[:, None, None, None]
+    return x.permute(0, 2, 3, 1)[images, rows, columns].permute(0, 1, 4, 2, 3)
+
+
+@torch.no_grad()
+@full_precision
+def equalise_patches(patches: Tensor, x: Tensor, *, deviation: bool = True) -> Tensor:
+    """Shift and stretch each patch (N, T, C, h, w), channel by channel, to the mean and deviation of its image x.
+
+    So no patch can be placed by its brightness or contrast, which is why Noroozi and Favaro 2016 (§3.3) normalise every
+    tile by itself, and an encoder trained on patches meets whole images on the scale that it knows. With
+    `deviation=False` only the means are made equal.
+
+    >>> x = torch.rand(2, 1, 28, 28)
+    >>> patches = equalise_patches(patch_grid(x, torch.Generator().manual_seed(0)), x)
+    >>> torch.allclose(patches.mean((3, 4)), x.mean((2, 3))[:, None].expand(2, 9, 1), atol=1e-5)
+    True
+    """
+    _check_images(x)
+    if patches.ndim != 5 or patches.shape[0] != len(x) or patches.shape[2] != x.shape[1]:
+        wanted = f"({len(x)}, T, {x.shape[1]}, h, w)"
+        raise ValueError(f"patches must have shape {wanted}, as those of the images, got {tuple(patches.shape)}")
+    centred = patches - patches.mean((3, 4), keepdim=True)
+    if deviation:
+        own = patches.std((3, 4), keepdim=True, correction=0)
+        wanted = x.std((2, 3), keepdim=True, correction=0)[:, None]
+        centred = centred * (wanted / own.clamp_min(1e-3))
+    return centred + x.mean((2, 3), keepdim=True)[:, None]
+
+
+def permutation_set(count: int, *, tiles: int = 9) -> Tensor:
+    """`count` orders of so many tiles, each as different from the others as can be: (count, tiles) int64.
+
+    Greedy, as algorithm 1 of Noroozi and Favaro 2016: to those chosen comes the order whose Hamming distances to them
+    have the greatest sum; among equals, which the paper leaves open, the one whose least distance is the greatest, then
+    the first. It starts from the identity instead of a random order: renaming the tiles changes no distance.
+
+    >>> permutation_set(3, tiles=3).tolist()
+    [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+    """
+    _check_whole(tiles=(tiles, 2), count=(count, 2))
+    if tiles > 9 or count > math.factorial(tiles):
+        raise ValueError(f"orders are chosen among those of up to 9 tiles, got {count} orders of {tiles} tiles")
+    every = torch.zeros(1, 1, dtype=torch.int8)
+    for length in range(2, tiles + 1):  # in lexicographic order: each first tile, before the orders of the others
+        first = torch.arange(length, dtype=torch.int8).repeat_interleave(len(every))[:, None]
+        others = every.repeat(length, 1)
+        every = torch.cat([first, others + (others >= first)], 1)
+    columns = every.T.contiguous()  # (tiles, tiles!)
+    chosen, total = [0], torch.zeros(len(every), dtype=torch.int32)
+    nearest = torch.full((len(every),), tiles, dtype=torch.uint8)
+    while len(chosen) < count:
+        distance = (columns != every[chosen[-1]][:, None]).sum(0, dtype=torch.uint8)
+        total, nearest = total + distance, torch.minimum(nearest, distance)
+        score = (total * (tiles + 1) + nearest).masked_fill(nearest == 0, -1)  # the sum first; none is chosen twice
+        chosen.append(score.argmax().item())
+    return every[chosen].long()
+
+
+@torch.no_grad()
+def luminance(x: Tensor) -> Tensor:
+    """Y = 0.299 R + 0.587 G + 0.114 B, the brightness of colour images (ITU-R BT.601): (N, 3, H, W) to (N, 1, H, W).
+
+    Images of one channel are brightness already and come back as they are.
+
+    >>> luminance(torch.ones(1, 3, 2, 2)).flatten().tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    _check_images(x)
+    if x.shape[1] == 1:
+        return x
+    if x.shape[1] != 3:
+        raise ValueError(f"brightness is that of 1 or 3 channels, got images of shape {tuple(x.shape)}")
+    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+
+
+@torch.no_grad()
+def chroma(x: Tensor) -> Tensor:
+    """What the luminance Y leaves out of colour images: Cb = (B − Y) / 1.772 and Cr = (R − Y) / 1.402, (N, 2, H, W).
+
+    Both lie between −0.5 and 0.5 and are 0 for greys (ITU-R BT.601).
+
+    >>> chroma(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1))[0, 0].item()
+    0.5
+    """
+    y = luminance(x)
+    return torch.cat([(x[:, 2:] - y) / 1.772, (x[:, :1] - y) / 1.402], 1)
+
+
+@torch.no_grad()
+def with_chroma(y: Tensor, chroma: Tensor) -> Tensor:
+    """The colour images of a luminance (N, 1, H, W) and a chroma (N, 2, H, W), cut off at 0 and 1: (N, 3, H, W).
+
+    >>> x = torch.rand(2, 3, 4, 4)
+    >>> torch.allclose(with_chroma(luminance(x), chroma(x)), x, atol=1e-6)
+    True
+    """
+    cb, cr = chroma.split(1, 1)
+    red, blue = y + 1.402 * cr, y + 1.772 * cb
+    return torch.cat([red, (y - 0.299 * red - 0.114 * blue) / 0.587, blue], 1).clamp(0, 1)
+
+
+@torch.no_grad()
+@full_precision
+def drop_channels(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Keep one random channel of each image; the others become its mean with noise of 1/100 of its deviation.
+
+    The colour dropping of Doersch et al. 2015 (§3.1), where colour gives away the place of a patch: lenses bend red
+    and blue light differently. On images of one channel it does nothing.
+
+    >>> x = torch.rand(2, 1, 4, 4)
+    >>> torch.equal(drop_channels(x, torch.Generator()), x)
+    True
+    """
+    _check_images(x)
+    n, channels = x.shape[:2]
+    if channels == 1:
+        return x
+    kept = (torch.rand(n, generator=rng, device=x.device) * channels).long().clamp_max(channels - 1)
+    keep = torch.arange(channels, device=x.device) == kept[:, None]  # (N, C)
+    channel = x[keep][:, None]  # (N, 1, H, W)
+    noise = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
+    noise = 0.01 * channel.std((2, 3), keepdim=True, correction=0) * noise
+    return torch.where(keep[:, :, None, None], x, (channel.mean((2, 3), keepdim=True) + noise).clamp(0, 1))
+
+
+@torch.no_grad()
+@full_precision
+def low_resolution(x: Tensor, rng: torch.Generator, *, factor: int = 4) -> Tensor:
+    """What is left of each image on a grid `factor` times coarser, enlarged bicubically to its size again.
+
+    Coarse pixels are means over factor × factor squares, and the coarse grid lies anywhere: its phase is drawn for each
+    image. A factor of 1 leaves the images as they are.
+
+    >>> low_resolution(torch.rand(2, 1, 28, 28), torch.Generator().manual_seed(0), factor=4).shape
+    torch.Size([2, 1, 28, 28])
+    """
+    _check_images(x)
+    _check_whole(factor=(factor, 1))
+    n, _, height, width = x.shape
+    if factor > min(height, width):
+        raise ValueError(f"factor must not exceed the image's {height}×{width} pixels, got {factor}")
+    if factor == 1:
+        return x
+    rows, columns = (factor * -(-(length + factor - 1) // factor) for length in (height, width))
+    around = (factor - 1, columns - width, factor - 1, rows - height)  # coarse pixels may reach beyond the edge
+    top, left = (torch.rand(2, n, 1, generator=rng, device=x.device) * factor).long().clamp_max(factor - 1)
+    shifted = _cut(F.pad(x, around, mode="replicate"), top, left, rows, columns)[:, 0]
+    coarse = F.avg_pool2d(shifted, factor)
+    fine = F.interpolate(coarse, size=(rows, columns), mode="bicubic", align_corners=False)
+    return _cut(fine, factor - 1 - top, factor - 1 - left, height, width)[:, 0].clamp(0, 1)

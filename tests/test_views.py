@@ -1,6 +1,7 @@
 """Views against loops over single images, against what the pixels themselves reveal, as pure functions of a seed."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -13,14 +14,22 @@ from torch import nn
 
 from course_utils.views import (
     augment,
+    chroma,
+    drop_channels,
+    equalise_patches,
     gaussian_noise,
     jitter,
+    low_resolution,
+    luminance,
     mask_patches,
     mix_channels,
+    patch_grid,
+    permutation_set,
     random_flip,
     random_invert,
     random_resized_crop,
     rotate_four_ways,
+    with_chroma,
 )
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -34,6 +43,8 @@ VIEWS = {
     "invert": random_invert,
     "flip": random_flip,
     "noise": gaussian_noise,
+    "drop_channels": drop_channels,
+    "low_resolution": low_resolution,
     "augment": augment,
     "augment with everything": EVERYTHING,
     "mask": lambda x, rng: mask_patches(x, rng, patch=4)[0],
@@ -97,7 +108,7 @@ def test_an_image_is_seen_without_the_others_of_its_batch(view):
     assert torch.equal(view(x, generator())[others], view(changed, generator())[others])
 
 
-@pytest.mark.parametrize("name", [name for name in VIEWS if name not in ("invert", "flip", "mask")])
+@pytest.mark.parametrize("name", [name for name in VIEWS if name not in ("invert", "flip", "low_resolution", "mask")])
 def test_equal_images_of_a_batch_get_different_views(name):
     x = images(1).expand(12, -1, -1, -1)
     seen = VIEWS[name](x, generator()).flatten(1)
@@ -154,6 +165,7 @@ def test_views_ignore_autocast_and_record_no_gradient(view):
         functools.partial(random_invert, probability=0),
         functools.partial(random_flip, probability=0),
         functools.partial(gaussian_noise, strength=0),
+        functools.partial(low_resolution, factor=1),
         functools.partial(augment, crop=(1, 1), rotation=0, brightness=0, noise=0, mixing=0),
     ],
     ids=lambda view: view.func.__name__,
@@ -464,10 +476,214 @@ def test_the_default_mask_is_half_of_a_four_by_four_grid_in_black():
     assert torch.equal(masked, 1 - mask.float())
 
 
+# --- patches and tiles
+
+
+def corners(patches):
+    """Where patches of `coordinates` were cut: top and left, (N, T) each; and that they are cut, not resampled."""
+    columns, rows = (100 * patches[:, :, channel] for channel in (0, 1))
+    top, left = rows[:, :, :1, :1], columns[:, :, :1, :1]
+    torch.testing.assert_close(rows, top + torch.arange(patches.shape[3]).view(-1, 1).expand_as(rows))
+    torch.testing.assert_close(columns, left + torch.arange(patches.shape[4]).expand_as(columns))
+    return top.flatten(1).round().long(), left.flatten(1).round().long()
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "gap", "jitter", "grid"),
+    [
+        ((28, 28), 7, 3, 1, 3),
+        ((28, 28), 8, 1, 1, 3),
+        ((30, 41), 6, 2, 2, 3),
+        ((12, 12), 6, 0, 0, 2),
+        ((9, 9), 9, 1, 0, 1),
+    ],
+)
+def test_patches_are_cut_row_by_row_with_gaps_from_a_grid_that_fits(shape, patch, gap, jitter, grid):
+    patches = patch_grid(coordinates(400, *shape), generator(), patch=patch, gap=gap, jitter=jitter, grid=grid)
+    assert patches.shape == (400, grid**2, 2, patch, patch)
+    places = [corner.view(-1, grid, grid) for corner in corners(patches)]
+    for axis, corner in enumerate(places):
+        assert corner.min() >= 0
+        assert corner.max() + patch <= shape[axis]
+        apart = corner.diff(dim=1 + axis) - patch
+        if grid > 1:
+            assert (apart.min(), apart.max()) == (gap - jitter, gap + jitter)  # both ends are met in 400 draws
+        own = corner - corner.amin((1, 2), keepdim=True)
+        expected = (patch + gap) * torch.arange(grid).view((-1, 1) if axis == 0 else (1, -1))
+        assert (own - expected).abs().max() <= jitter
+
+
+def test_the_grid_and_each_patch_lie_uniformly_and_apart_from_each_other():
+    top, left = corners(patch_grid(coordinates(3000, 16, 16), generator(), patch=3, gap=2, jitter=2, grid=2))
+    moved = torch.stack([top - torch.tensor([0, 0, 5, 5]), left - torch.tensor([0, 5, 0, 5])])  # (2, 3000, 4)
+    origins = 16 - (2 * 3 + 2 + 2) + 1  # 7 places of the grid, 3 of a patch: their sum has 9 values
+    expected = np.convolve(np.ones(origins) / origins, np.ones(3) / 3)
+    for places in (moved[0, :, 0], moved[1, :, 3]):
+        assert stats.chisquare(places.bincount(minlength=9), 3000 * expected).pvalue > 0.001
+    relative = (moved - moved[:, :, :1])[:, :, 1:].flatten(0, 1).double()  # each patch beside the first
+    assert np.abs(np.corrcoef(moved[0].T)).min() > 0.5  # they share their grid
+    assert abs(np.corrcoef(moved[0, :, 0], moved[1, :, 0])[0, 1]) < 0.08
+    assert relative.abs().max() == 2
+
+
+def test_patches_follow_from_the_generator_and_each_image_has_its_own():
+    x = coordinates(50, 20, 20)
+    first = patch_grid(x, generator(3), patch=4, gap=2, jitter=2)
+    assert torch.equal(patch_grid(x, generator(3), patch=4, gap=2, jitter=2), first)
+    assert not torch.equal(patch_grid(x, generator(4), patch=4, gap=2, jitter=2), first)
+    assert len(first.flatten(1).unique(dim=0)) == 50
+
+
+def test_patches_of_equal_statistics_show_what_they_showed():
+    x = images(4, 2, 20, 20, dtype=torch.float64) ** 2
+    patches = patch_grid(x, generator(), patch=5, gap=2, jitter=1)
+    before = patches.clone()
+    equal, level = equalise_patches(patches, x), equalise_patches(patches, x, deviation=False)
+    assert torch.equal(patches, before)
+    for n in range(4):
+        for t in range(9):
+            for c in range(2):
+                own, image = patches[n, t, c].numpy(), x[n, c].numpy()
+                expected = (own - own.mean()) / own.std() * image.std() + image.mean()
+                np.testing.assert_allclose(equal[n, t, c], expected, atol=1e-9)
+                np.testing.assert_allclose(level[n, t, c], own - own.mean() + image.mean(), atol=1e-9)
+
+
+def test_a_patch_without_contrast_stays_flat():
+    x = torch.zeros(1, 1, 6, 6)
+    x[..., 3:] = 1
+    flat = equalise_patches(x[:, None, :, :3, :3], x)
+    torch.testing.assert_close(flat, torch.full((1, 1, 1, 3, 3), 0.5))
+
+
+# --- orders of tiles
+
+
+def test_the_set_of_orders_is_the_greedy_one_found_by_looking_at_every_candidate():
+    """Algorithm 1 of Noroozi and Favaro with the ties as described, over lists, for 4 tiles."""
+    every = list(itertools.permutations(range(4)))
+    chosen = [every[0]]
+    while len(chosen) < 24:
+        candidates = [order for order in every if order not in chosen]
+        distances = [
+            [sum(a != b for a, b in zip(order, other, strict=True)) for other in chosen] for order in candidates
+        ]
+        chosen.append(candidates[max(range(len(candidates)), key=lambda i: (sum(distances[i]), min(distances[i]), -i))])
+    assert permutation_set(24, tiles=4).tolist() == [list(order) for order in chosen]
+    assert permutation_set(7, tiles=4).tolist() == [list(order) for order in chosen[:7]]
+
+
+def test_nine_orders_of_nine_tiles_agree_nowhere_and_sixty_four_hardly_anywhere():
+    orders = permutation_set(64)
+    assert orders.dtype == torch.int64
+    assert torch.equal(orders.sort(1).values, torch.arange(9).expand(64, 9))
+    distance = (orders[:, None] != orders).sum(2)
+    off = ~torch.eye(64, dtype=torch.bool)
+    assert (distance[:9, :9][off[:9, :9]] == 9).all()
+    rng = np.random.default_rng(0)
+    chance = np.stack([rng.permutation(9) for _ in range(64)])
+    by_chance = (chance[:, None] != chance).sum(2)
+    assert distance[off].double().mean() > by_chance[off.numpy()].mean() + 0.1
+    assert distance[off].min() > by_chance[off.numpy()].min()
+
+
+# --- colours
+
+
+def test_luminance_and_chroma_are_those_of_every_pixel_and_lose_nothing():
+    x = images(dtype=torch.float64)
+    y, c = luminance(x), chroma(x)
+    for (red, green, blue), grey, (cb, cr) in zip(
+        x.permute(0, 2, 3, 1).reshape(-1, 3).tolist(),
+        y.flatten().tolist(),
+        c.permute(0, 2, 3, 1).reshape(-1, 2).tolist(),
+        strict=True,
+    ):
+        assert grey == pytest.approx(0.299 * red + 0.587 * green + 0.114 * blue)
+        assert cb == pytest.approx(0.5 * blue - 0.168736 * red - 0.331264 * green, abs=1e-6)  # the standard's matrix
+        assert cr == pytest.approx(0.5 * red - 0.418688 * green - 0.081312 * blue, abs=1e-6)
+    torch.testing.assert_close(with_chroma(y, c), x)
+
+
+def test_greys_have_no_chroma_and_are_their_own_luminance():
+    grey = images(2, 1)
+    torch.testing.assert_close(luminance(grey.expand(-1, 3, -1, -1)), grey)
+    torch.testing.assert_close(chroma(grey.expand(-1, 3, -1, -1)), torch.zeros(2, 2, 12, 12), atol=1e-6, rtol=0)
+    assert luminance(grey) is grey
+    with pytest.raises(ValueError, match=r"1 or 3 channels, got images of shape \(2, 2, 12, 12\)"):
+        luminance(images(2, 2))
+
+
+def test_colours_that_do_not_exist_are_cut_off():
+    seen = with_chroma(torch.ones(1, 1, 1, 1), torch.full((1, 2, 1, 1), 0.4))
+    assert seen[0, :, 0, 0].tolist() == pytest.approx([1, 1 - (0.114 * 1.772 + 0.299 * 1.402) * 0.4 / 0.587, 1])
+
+
+def test_one_channel_is_kept_and_the_others_tell_nothing_but_its_mean():
+    x = images(900, 3, 16, 16, dtype=torch.float64) * torch.tensor([0.3, 0.6, 1.0]).double().view(3, 1, 1)
+    seen = drop_channels(x, generator())
+    same = (seen == x).flatten(2).all(2)
+    assert (same.sum(1) == 1).all()
+    assert stats.chisquare(same.sum(0)).pvalue > 0.001
+    for image, view, kept in zip(x, seen, same, strict=True):
+        channel = image[kept][0]
+        noise = (view[~kept] - channel.mean()) / channel.std()
+        assert noise.abs().max() < 0.06
+        assert 0.007 < noise.std() < 0.013
+
+
+# --- resolution
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((12, 12), 4), ((13, 10), 3), ((28, 28), 4), ((8, 8), 8)])
+def test_low_resolution_is_the_enlarged_mean_over_squares_at_some_phase(shape, factor):
+    x = images(3, 2, *shape, dtype=torch.float64)
+    for image, view in zip(x, low_resolution(x, generator(), factor=factor), strict=True):
+        found = []
+        for top, left in itertools.product(range(factor), repeat=2):  # coarse pixels begin at −top and −left
+            rows = [np.clip(np.arange(factor) + factor * i - top, 0, shape[0] - 1) for i in range(-1, 40)]
+            columns = [np.clip(np.arange(factor) + factor * i - left, 0, shape[1] - 1) for i in range(-1, 40)]
+            deep, wide = (-(-(length + factor - 1) // factor) for length in shape)
+            coarse = np.array(
+                [[image.numpy()[:, r][:, :, c].mean((1, 2)) for c in columns[1 : wide + 1]] for r in rows[1 : deep + 1]]
+            )  # (deep, wide, C)
+            fine = nn.functional.interpolate(
+                torch.tensor(coarse).permute(2, 0, 1)[None], scale_factor=factor, mode="bicubic", align_corners=False
+            )[0]
+            expected = fine[:, top : top + shape[0], left : left + shape[1]].clamp(0, 1)
+            found.append(torch.allclose(expected, view, atol=1e-9))
+        assert sum(found) >= 1
+
+
+def test_low_resolution_keeps_flat_images_and_forgets_fine_patterns():
+    flat = torch.full((2, 1, 12, 12), 0.3)
+    torch.testing.assert_close(low_resolution(flat, generator(), factor=4), flat)
+    stripes = torch.zeros(20, 1, 16, 16)
+    stripes[..., ::2] = 1
+    seen = low_resolution(stripes, generator(), factor=4)[..., 4:12]
+    torch.testing.assert_close(seen, torch.full_like(seen, 0.5), atol=0.1, rtol=0)
+
+
+def test_the_coarse_grid_has_every_phase_equally_often():
+    x = torch.zeros(1600, 1, 17, 17)
+    x[..., 8, 8] = 1  # lights up one coarse pixel, whose place tells the phase
+    brightest = low_resolution(x, generator(), factor=4).flatten(1) > 0.055
+    centres = torch.stack([torch.stack(torch.where(one.view(17, 17))).float().mean(1) for one in brightest])
+    _, counts = np.unique(centres.numpy().round(1), axis=0, return_counts=True)
+    assert len(counts) == 16
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
 # --- refusals
 
 
-ALL = {**VIEWS, "rotate_four_ways": lambda x, rng: rotate_four_ways(x)}
+ALL = VIEWS | {
+    "rotate_four_ways": lambda x, rng: rotate_four_ways(x),
+    "patch_grid": patch_grid,
+    "equalise_patches": lambda x, rng: equalise_patches(torch.rand(2, 9, 1, 3, 3), x),
+    "luminance": lambda x, rng: luminance(x),
+    "chroma": lambda x, rng: chroma(x),
+}
 
 
 @pytest.mark.parametrize("view", ALL.values(), ids=ALL)
@@ -508,6 +724,15 @@ X = torch.rand(2, 3, 8, 8)
         (gaussian_noise, {"strength": -1}, "strength must not be negative, got -1"),
         (augment, {"crop": (2, 1)}, r"scale.*\(2, 1\)"),
         (augment, {"invert": 2}, "probability.*2"),
+        (patch_grid, {"patch": 2, "gap": 1, "jitter": 2}, "patches overlap, got jitter 2 and gap 1"),
+        (patch_grid, {"patch": 3, "gap": 1, "jitter": 0}, "gap 1 and jitter 0 need 11 pixels, the images have 8×8"),
+        (patch_grid, {"patch": 0}, "patch must be a whole number, at least 1, got 0"),
+        (patch_grid, {"patch": 2, "gap": -1}, "gap must be a whole number, at least 0, got -1"),
+        (patch_grid, {"patch": 2, "jitter": 0.5}, r"jitter must be a whole number, at least 0, got 0\.5"),
+        (patch_grid, {"patch": 2, "grid": 0}, "grid must be a whole number, at least 1, got 0"),
+        (low_resolution, {"factor": 0}, "factor must be a whole number, at least 1, got 0"),
+        (low_resolution, {"factor": 2.5}, r"factor.*got 2\.5"),
+        (low_resolution, {"factor": 9}, "factor must not exceed the image's 8×8 pixels, got 9"),
         (mask_patches, {"patch": 3}, "divides the image's 8×8 pixels, got 3"),
         (mask_patches, {"patch": 0}, "patch.*got 0"),
         (mask_patches, {"patch": -4}, "patch.*got -4"),
@@ -532,3 +757,23 @@ def test_patches_must_divide_both_sides():
 def test_quarter_turns_need_square_images():
     with pytest.raises(ValueError, match="square images, got 8×6: crop"):
         rotate_four_ways(torch.rand(2, 1, 8, 6))
+
+
+@pytest.mark.parametrize(
+    ("count", "tiles", "named"),
+    [
+        (1, 9, "count must be a whole number, at least 2, got 1"),
+        (7, 3, "got 7 orders of 3 tiles"),
+        (5, 10, "up to 9 tiles, got 5 orders of 10 tiles"),
+        (2, 1, "tiles must be a whole number, at least 2, got 1"),
+    ],
+)
+def test_orders_that_there_are_not_are_refused(count, tiles, named):
+    with pytest.raises(ValueError, match=named):
+        permutation_set(count, tiles=tiles)
+
+
+def test_patches_and_images_must_belong_together():
+    for shape in ((3, 9, 3, 4, 4), (2, 9, 1, 4, 4), (2, 3, 4, 4)):
+        with pytest.raises(ValueError, match=r"patches must have shape \(2, T, 3, h, w\)"):
+            equalise_patches(torch.rand(shape), X)
