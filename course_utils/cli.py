@@ -39,6 +39,38 @@ def run(
     raise typer.Exit(0 if result.succeeded else 1)
 
 
+@app.command()
+def league(
+    data: Annotated[str, typer.Option(help="Any image set of the catalogue.")] = "glyphs",
+    rows: Annotated[str | None, typer.Option(help="Some rows only, separated by commas.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5,
+    steps: Annotated[int, typer.Option(help="Updates of every method.")] = 300,
+    batch_size: Annotated[int, typer.Option(help="Images an update.")] = 256,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as there are cores or GPUs.")] = None,
+    search: Annotated[bool, typer.Option("--search", help="Try learning rates on validation, with one seed.")] = False,
+    out: Annotated[Path, typer.Option(help="The table; runs it already has are kept.")] = Path("league.csv"),
+) -> None:
+    """Train every method with the same encoder, images and updates, and write what each representation is worth."""
+    from course_utils import league as table
+    from course_utils.data import DataError
+
+    options = (
+        {"seeds": [table.SEARCH_SEED], "split": "validation", "rates": table.RATES}
+        if search
+        else {"seeds": range(seeds)}
+    )
+    names = [name.strip() for name in rows.split(",")] if rows else table.ROWS
+    if search:
+        names = [name for name in names if table.is_trained(name)]
+    try:
+        results = table.run(data, rows=names, steps=steps, batch_size=batch_size, n_jobs=jobs, out=out, **options)
+    except (DataError, ValueError) as error:
+        typer.echo(f"course league: {error}", err=True)
+        raise typer.Exit(1) from None
+    shown = results.groupby(["row", "lr"] if search else "row")[["probe_100", "probe_5000", "knn", "seconds"]].mean()
+    typer.echo(shown.sort_values("probe_5000", ascending=False).round(3).to_string())
+
+
 @data_app.command("list")
 def data_list() -> None:
     """List the data sets, and where each one is found or would come from."""

@@ -1,10 +1,11 @@
 """The commands print what the package answers, and their exit status says whether it went well."""
 
 import nbformat
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from course_utils import doctor, notebooks
+from course_utils import doctor, league, notebooks
 from course_utils.cli import app
 from course_utils.data import describe
 
@@ -80,4 +81,42 @@ def test_run_names_a_file_that_is_no_notebook(arguments):
     result = call(*arguments)
     assert result.exit_code == 1
     assert "is not a notebook" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_league_passes_its_options_on_and_prints_the_best_row_first(monkeypatch, tmp_path):
+    seen = {}
+
+    def run(data, **options):
+        seen.update(options, data=data)
+        columns = {"probe_100": 0.1, "probe_5000": [0.5, 0.9], "knn": 0.2, "seconds": 3.0}
+        return pd.DataFrame({"row": ["PCA", "simclr"], "lr": 0.1} | columns)
+
+    monkeypatch.setattr(league, "run", run)
+    out = tmp_path / "mine.csv"
+    result = call("league", "--data", "mnist", "--rows", "PCA, simclr", "--seeds", 2, "--jobs", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.output.splitlines()[2:]] == ["simclr", "PCA"]
+    assert (seen["data"], seen["rows"], list(seen["seeds"])) == ("mnist", ["PCA", "simclr"], [0, 1])
+    assert (seen["n_jobs"], seen["out"], seen["steps"], seen["batch_size"]) == (1, out, 300, 256)
+
+
+def test_a_search_tries_rates_on_validation_with_a_seed_of_its_own(monkeypatch, tmp_path):
+    seen = {}
+
+    def run(data, **options):
+        seen.update(options)
+        return pd.DataFrame({"row": ["simclr"], "lr": 0.1, "probe_100": 0.1, "probe_5000": 0.2, "knn": 0, "seconds": 1})
+
+    monkeypatch.setattr(league, "run", run)
+    assert call("league", "--search", "--out", tmp_path / "search.csv").exit_code == 0
+    assert (seen["split"], seen["rates"], seen["seeds"]) == ("validation", league.RATES, [league.SEARCH_SEED])
+    assert "PCA" not in seen["rows"]
+    assert "simclr" in seen["rows"]
+
+
+def test_an_unknown_row_of_the_league_is_one_line_and_exit_1(tmp_path):
+    result = call("league", "--rows", "simcrl", "--out", tmp_path / "league.csv")
+    assert result.exit_code == 1
+    assert "there is no row 'simcrl'" in result.output
     assert "Traceback" not in result.output
