@@ -1,6 +1,7 @@
 """Objectives: one pure function each, named and typed as in its paper. Gradients flow; nothing is kept."""
 
 from course_utils.losses.agreement import negative_cosine
+from course_utils.losses.colours import colour_bins, colour_cross_entropy, rebalancing_weights, soft_encode
 from course_utils.losses.contrastive import info_nce, nt_xent
 from course_utils.losses.metric import contrastive_margin, mine_triplets, triplet_margin
 from course_utils.losses.reconstruction import reconstruction
@@ -8,6 +9,8 @@ from course_utils.losses.redundancy import barlow_twins, covariance, invariance,
 
 __all__ = [
     "barlow_twins",
+    "colour_bins",
+    "colour_cross_entropy",
     "contrastive_margin",
     "covariance",
     "info_nce",
@@ -15,7 +18,9 @@ __all__ = [
     "mine_triplets",
     "negative_cosine",
     "nt_xent",
+    "rebalancing_weights",
     "reconstruction",
+    "soft_encode",
     "triplet_margin",
     "variance",
     "vicreg",

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from course_utils.methods.autoencoder import Autoencoder
 from course_utils.methods.base import Method, encode
+from course_utils.methods.colorization import Colorization
 from course_utils.methods.inpainting import Inpainting
+from course_utils.methods.jigsaw import Jigsaw
+from course_utils.methods.relative_position import RelativePosition
+from course_utils.methods.restoration import Denoising, Restoration, SuperResolution
 from course_utils.methods.rotation import Rotation
 from course_utils.methods.siamese import Siamese
 from course_utils.methods.simclr import SimCLR
@@ -17,10 +21,15 @@ from course_utils.methods.supervised import Supervised
 from course_utils.methods.triplet import Triplet
 
 REGISTRY = {
+    "colorization": Colorization,
+    "denoising": Denoising,
     "inpainting": Inpainting,
+    "jigsaw": Jigsaw,
+    "relative_position": RelativePosition,
     "rotation": Rotation,
     "siamese": Siamese,
     "simclr": SimCLR,
+    "super_resolution": SuperResolution,
     "triplet": Triplet,
 }
 
@@ -52,11 +61,17 @@ def _where_taken(constructor, **arguments) -> dict:
 __all__ = [
     "REGISTRY",
     "Autoencoder",
+    "Colorization",
+    "Denoising",
     "Inpainting",
+    "Jigsaw",
     "Method",
+    "RelativePosition",
+    "Restoration",
     "Rotation",
     "Siamese",
     "SimCLR",
+    "SuperResolution",
     "Supervised",
     "Triplet",
     "build",

@@ -31,7 +31,7 @@ class Inpainting(Method):
     ):
         super().__init__()
         self.encoder = encoder
-        self.decoder = decoder or ConvDecoder(encoder.out_dim, channels=encoder.in_channels, size=size)
+        self.decoder = decoder or ConvDecoder(encoder.out_dim, channels=encoder.in_channels, size=size, width=8)
         self.patch, self.ratio = patch, ratio
 
     def forward(self, masked):

@@ -36,14 +36,28 @@ BATCHES = {"images": X, "colour images": COLOUR, "clips": CLIPS}
 SMALL = {"ConvEncoder": {"width": 4}, "ViT": {"size": SIZE, "dim": 16, "depth": 2, "heads": 2}}
 REACH = {  # a loss that is reached in 35 updates, and clearly better than chance: all answers alike, the mean painted
     "autoencoder": 0.75 * VARIANCE,
+    "colorization": 0.75 * math.log(71),
+    "denoising": 0.75 * VARIANCE,
     "inpainting": 0.75 * VARIANCE,
+    "jigsaw": 0.9 * math.log(3),
+    "relative_position": 0.93 * math.log(8),
     "rotation": 0.75 * math.log(4),
     "siamese": 0.25 * 4 / 5 * 4**2 / 2,
     "simclr": 0.9 * math.log(2 * 32 - 1),
+    "super_resolution": 0.75 * VARIANCE,
     "supervised": 0.75 * math.log(2),
     "triplet": 0.65 * 0.2,
 }
-OPTIONS = {"inpainting": {"size": SIZE, "patch": 3}, "supervised": {"n_classes": 2}, "triplet": {"mining": "random"}}
+OPTIONS = {
+    "colorization": {"size": SIZE},
+    "denoising": {"size": SIZE},
+    "inpainting": {"size": SIZE, "patch": 3},
+    "jigsaw": {"permutations": 3, "tile": 3},
+    "relative_position": {"patch": 3, "gap": 1},
+    "super_resolution": {"size": SIZE},
+    "supervised": {"n_classes": 2},
+    "triplet": {"mining": "random"},
+}
 METHODS = REGISTRY | {
     "autoencoder": lambda encoder: Autoencoder(ConvAutoencoder(encoder, size=SIZE)),
     "supervised": Supervised,
@@ -145,7 +159,7 @@ def test_a_copy_is_equal_and_independent(name, copied):
 @every_method
 def test_images_with_the_wrong_channels_are_refused_with_both_numbers(name):
     method = build(name, in_channels=3)
-    with pytest.raises(ValueError, match=r"takes \(N, 3, H, W\) images, got \(\d+, 1, 12, 12\): .*in_channels=1"):
+    with pytest.raises(ValueError, match=r"takes \(N, 3, H, W\) images, got \(\d+, 1, \d+, \d+\): .*in_channels=1"):
         loss_of(method, name)
     with pytest.raises(ValueError, match=r"takes \(N, 3, H, W\) images, got \(8, 1, 12, 12\)"):
         method.encode(X[:8])
