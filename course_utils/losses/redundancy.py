@@ -118,7 +118,8 @@ def whiten(z: Tensor, *, eps: float = 0.0) -> Tensor:
 
     z: (N, D), N > D. With μ the mean and Σ the covariance over N − 1, returns W (zᵢ − μ) where WᵀW = Σ⁻¹ and W is
     lower triangular: mean 0, covariance the identity. eps > 0 puts (1 − ε) Σ + ε I in Σ's place, as the authors'
-    code can; dimensions that hardly vary are then not blown up.
+    code can; directions whose variance is well below ε then vanish instead of being blown up. Computed in float64,
+    since a network may well make Σ nearly singular.
 
     Raises ValueError for other shapes, N ≤ D, ε outside [0, 1], or a Σ without an inverse, and TypeError for anything
     but floating-point tensors.
@@ -132,17 +133,20 @@ def whiten(z: Tensor, *, eps: float = 0.0) -> Tensor:
         raise ValueError(f"whitening {d} dimensions takes more than {d} rows, got {n}: take a larger batch")
     if not 0 <= eps <= 1:
         raise ValueError(f"eps must lie between 0 and 1, got {eps}")
-    sigma = z.T.cov().view(d, d)
-    identity = torch.eye(d, device=z.device, dtype=z.dtype)
+    centred = (z - z.mean(0)).to(torch.float32 if z.device.type == "mps" else torch.float64)  # mps has no float64
+    sigma = centred.T @ centred / (n - 1)
+    identity = torch.eye(d, device=z.device, dtype=sigma.dtype)
     factor, failed = torch.linalg.cholesky_ex((1 - eps) * sigma + eps * identity)
     if failed:
-        raise ValueError("the covariance has no inverse, so some dimensions collapsed or z is not finite: try eps=1e-4")
-    return torch.linalg.solve_triangular(factor, (z - z.mean(0)).T, upper=False).T
+        raise ValueError("the covariance has no inverse, so some dimensions collapsed or z is not finite: try eps=1e-6")
+    return torch.linalg.solve_triangular(factor, centred.T, upper=False).T.to(z.dtype)
 
 
 @full_precision
-def whitening_mse(z1: Tensor, z2: Tensor, *, sub_batch: int | None = None, eps: float = 1e-4) -> Tensor:
-    """The loss of Ermolov et al. 2021 (W-MSE), equation 2, for two views: the distance of whitened, normalised rows.
+def whitening_mse(
+    z1: Tensor, z2: Tensor, *, sub_batch: int | None = None, normalize: bool = True, eps: float = 0.0
+) -> Tensor:
+    """The loss of Ermolov et al. 2021 (W-MSE), equation 2, for two views: the distance of their whitened rows.
 
     z1, z2: (N, D) floating point, N > D; row i of each comes from the same image. Each view is whitened by itself
     (`whiten`), in blocks of neighbouring rows of at least `sub_batch` (all N without it), each with its own mean and
@@ -150,13 +154,15 @@ def whitening_mse(z1: Tensor, z2: Tensor, *, sub_batch: int | None = None, eps: 
 
         mean over i of ‖wᵢ/‖wᵢ‖ − w'ᵢ/‖w'ᵢ‖‖² = 2 − 2 cos(wᵢ, w'ᵢ)
 
-    which is 0 when the views agree, 2 when they have nothing in common, and also 2 at collapse, since ε then keeps
-    the whitened rows at 0. The authors' code has ε = 0 unless told otherwise.
+    or, with normalize=False, the paper's Euclidean variant: the mean over rows and dimensions of (wᵢ − w'ᵢ)². Either
+    is 0 when the views agree and about 2 when they have nothing in common. With ε = 0 a constant output has no value,
+    and no direction of the output can be given up. With ε > 0 a constant costs 2, but directions that vary much less
+    than ε are free to vanish, and a network that gives them up has an easier task: keep it tiny.
 
     Raises ValueError for unequal shapes, blocks of no more than D rows or more than N, and as `whiten` does.
 
     >>> z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-    >>> round(whitening_mse(z, 2 * z + 1, eps=0.0).item(), 4)
+    >>> round(whitening_mse(z, 2 * z + 1).item(), 4)
     0.0
     """
     check_pairs(z1=z1, z2=z2, why=NOTHING_VARIES)
@@ -166,7 +172,9 @@ def whitening_mse(z1: Tensor, z2: Tensor, *, sub_batch: int | None = None, eps: 
         raise ValueError(f"sub_batch must be more than the {d} dimensions and at most the {n} rows, got {sub_batch}")
     blocks = n // sub_batch
     first, second = (torch.cat([whiten(part, eps=eps) for part in z.tensor_split(blocks)]) for z in (z1, z2))
-    return 2 - 2 * F.cosine_similarity(first, second).mean()
+    if normalize:
+        return 2 - 2 * F.cosine_similarity(first, second).mean()
+    return F.mse_loss(first, second)
 
 
 def _check_batch(z: Tensor) -> None:

@@ -8,7 +8,9 @@ import inspect
 from torch import Tensor
 
 from course_utils.methods.autoencoder import Autoencoder
+from course_utils.methods.barlow_twins import BarlowTwins
 from course_utils.methods.base import Method, encode
+from course_utils.methods.byol import BYOL
 from course_utils.methods.colorization import Colorization
 from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.jigsaw import Jigsaw
@@ -17,10 +19,15 @@ from course_utils.methods.restoration import Denoising, Restoration, SuperResolu
 from course_utils.methods.rotation import Rotation
 from course_utils.methods.siamese import Siamese
 from course_utils.methods.simclr import SimCLR
+from course_utils.methods.simsiam import SimSiam
 from course_utils.methods.supervised import Supervised
 from course_utils.methods.triplet import Triplet
+from course_utils.methods.vicreg import VICReg
+from course_utils.methods.w_mse import WMSE
 
 REGISTRY = {
+    "barlow_twins": BarlowTwins,
+    "byol": BYOL,
     "colorization": Colorization,
     "denoising": Denoising,
     "inpainting": Inpainting,
@@ -29,8 +36,11 @@ REGISTRY = {
     "rotation": Rotation,
     "siamese": Siamese,
     "simclr": SimCLR,
+    "simsiam": SimSiam,
     "super_resolution": SuperResolution,
     "triplet": Triplet,
+    "vicreg": VICReg,
+    "w_mse": WMSE,
 }
 
 
@@ -59,8 +69,11 @@ def _where_taken(constructor, **arguments) -> dict:
 
 
 __all__ = [
+    "BYOL",
     "REGISTRY",
+    "WMSE",
     "Autoencoder",
+    "BarlowTwins",
     "Colorization",
     "Denoising",
     "Inpainting",
@@ -71,9 +84,11 @@ __all__ = [
     "Rotation",
     "Siamese",
     "SimCLR",
+    "SimSiam",
     "SuperResolution",
     "Supervised",
     "Triplet",
+    "VICReg",
     "build",
     "encode",
 ]

@@ -1,5 +1,6 @@
 """Redundancy reduction against numpy and loops in float64, what it is worth at collapse, and its refusals."""
 
+import functools
 import itertools
 import math
 
@@ -21,7 +22,8 @@ shapes = st.tuples(st.integers(3, 9), st.integers(1, 5), st.integers(0, 2**31))
 LOSSES = {
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
-    "whitening_mse": whitening_mse,
+    "whitening_mse": functools.partial(whitening_mse, eps=1e-4),
+    "whitening_mse_euclidean": functools.partial(whitening_mse, normalize=False, eps=1e-4),
     "invariance": invariance,
     "variance": lambda z1, z2: variance(z1, gamma=3.0) + variance(z2, gamma=3.0),
     "covariance": lambda z1, z2: covariance(z1) + covariance(z2),
@@ -280,8 +282,9 @@ def test_whitening_is_by_the_inverse_of_the_lower_cholesky_factor():
     np.testing.assert_allclose(whiten(z, eps=0.1), expected, rtol=1e-9, atol=1e-12)
 
 
-def whitening_mse_by_numpy(z1, z2, rows, eps):
-    """Ermolov et al. 2021, equations 2 to 5, for blocks given by their rows: the squared distance of unit vectors."""
+def whitening_mse_by_numpy(z1, z2, rows, eps, normalize):
+    """Ermolov et al. 2021, equations 2 to 5, for blocks given by their rows: the squared distance, a dimension's mean
+    for vectors as they are, and the sum for unit vectors."""
     distances = []
     for block in rows:
         unit = []
@@ -290,7 +293,8 @@ def whitening_mse_by_numpy(z1, z2, rows, eps):
             sigma = sum(np.outer(v - mu, v - mu) for v in z) / (len(z) - 1)
             w = np.linalg.inv(np.linalg.cholesky((1 - eps) * sigma + eps * np.eye(z.shape[1])))
             white = np.array([w @ (v - mu) for v in z])
-            unit.append(white / np.linalg.norm(white, axis=1, keepdims=True))
+            scale = np.linalg.norm(white, axis=1, keepdims=True) if normalize else np.sqrt(z.shape[1])
+            unit.append(white / scale)
         distances += [((a - b) ** 2).sum() for a, b in zip(*unit, strict=True)]
     return np.mean(distances)
 
@@ -307,15 +311,45 @@ def whitening_mse_by_numpy(z1, z2, rows, eps):
     ],
 )
 @pytest.mark.parametrize("eps", [0.0, 1e-4, 0.3])
-def test_whitening_mse_is_equation_2_in_blocks(sub_batch, rows, eps):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_whitening_mse_is_equation_2_in_blocks(sub_batch, rows, eps, normalize):
     z1, z2 = draw(12, 3)
-    expected = whitening_mse_by_numpy(z1, z2, rows, eps)
-    assert whitening_mse(z1, z2, sub_batch=sub_batch, eps=eps).item() == pytest.approx(expected, rel=1e-9)
+    expected = whitening_mse_by_numpy(z1, z2, rows, eps, normalize)
+    loss = whitening_mse(z1, z2, sub_batch=sub_batch, normalize=normalize, eps=eps)
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_whitening_mse_shrinks_a_little_unless_told():
+def test_outliers_that_carry_the_variance_are_cheap_for_directions_and_dear_for_rows_as_they_are():
+    """Most rows share one point, so most directions agree, though the few rows that vary have nothing in common."""
+    z1, z2 = draw(200, 3)
+    rest = torch.arange(200) >= 10
+    z1[rest], z2[rest] = 1e-3 * z1[rest], 1e-3 * z2[rest]
+    z1[~rest], z2[~rest] = z1[~rest] + 3, z2[~rest] + 3  # the mean's direction is what the rest is left with
+    assert whitening_mse(z1, z2) < 0.2
+    assert whitening_mse(z1, z2, normalize=False) > 0.5
+
+
+def test_whitening_mse_shrinks_nothing_unless_told():
     z1, z2 = draw(12, 3)
-    assert torch.equal(whitening_mse(z1, z2), whitening_mse(z1, z2, eps=1e-4))
+    assert torch.equal(whitening_mse(z1, z2), whitening_mse(z1, z2, eps=0.0))
+
+
+def test_whitening_lets_no_direction_vanish_and_shrinkage_does():
+    """Views that agree in one direction and differ in two that hardly vary: ε is what makes these two cheap."""
+    z1, z2 = draw(200, 3)
+    z2[:, 0] = z1[:, 0]
+    tiny = torch.tensor([1.0, 1e-4, 1e-4], dtype=torch.float64)
+    assert whitening_mse(z1 * tiny, z2 * tiny) == pytest.approx(whitening_mse(z1, z2).item(), rel=1e-6)
+    assert whitening_mse(z1, z2) > 0.9
+    assert whitening_mse(z1 * tiny, z2 * tiny, eps=1e-3) < 0.05
+
+
+def test_whitening_of_float32_survives_a_covariance_that_is_nearly_singular():
+    z, _ = draw(50, 3)
+    nearly = torch.stack([z[:, 0], z[:, 0] + 3e-5 * z[:, 1], z[:, 2]], 1)
+    w = whiten(nearly.float())
+    assert w.dtype == torch.float32
+    torch.testing.assert_close(w.double().T.cov(), torch.eye(3, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
 def test_whitening_mse_is_zero_for_agreeing_views_and_about_two_for_unrelated_ones():
@@ -323,6 +357,8 @@ def test_whitening_mse_is_zero_for_agreeing_views_and_about_two_for_unrelated_on
     z2, _ = draw(4000, 3, seed=1)
     assert whitening_mse(z1, z1).item() == pytest.approx(0, abs=1e-9)
     assert whitening_mse(z1, z2).item() == pytest.approx(2, abs=0.1)
+    assert whitening_mse(z1, z1, normalize=False).item() == pytest.approx(0, abs=1e-9)
+    assert whitening_mse(z1, z2, normalize=False).item() == pytest.approx(2, abs=0.1)
 
 
 def test_whitening_mse_does_not_see_scale_shift_or_triangular_mixing():
@@ -335,7 +371,9 @@ def test_whitening_mse_does_not_see_scale_shift_or_triangular_mixing():
 
 def test_whitening_mse_of_a_collapsed_representation_is_two():
     z = torch.ones(8, 3)
-    assert whitening_mse(z, z).item() == pytest.approx(2)
+    assert whitening_mse(z, z, eps=1e-6).item() == pytest.approx(2)
+    with pytest.raises(ValueError, match="no inverse"):
+        whitening_mse(z, z)
 
 
 @pytest.mark.parametrize("sub_batch", [3, 2, 0, 13])
@@ -348,7 +386,7 @@ def test_whitening_needs_more_rows_than_dimensions_and_an_inverse():
     z, _ = draw(4, 4)
     with pytest.raises(ValueError, match="whitening 4 dimensions takes more than 4 rows, got 4"):
         whiten(z)
-    with pytest.raises(ValueError, match=r"no inverse.*collapsed.*eps=1e-4"):
+    with pytest.raises(ValueError, match=r"no inverse.*collapsed.*eps=1e-6"):
         whiten(torch.ones(6, 3))
     with pytest.raises(ValueError, match=r"no inverse.*not finite"):
         whiten(torch.full((6, 3), math.nan))
