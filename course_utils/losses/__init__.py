@@ -1,6 +1,7 @@
 """Objectives: one pure function each, named and typed as in its paper. Gradients flow; nothing is kept."""
 
 from course_utils.losses.agreement import negative_cosine
+from course_utils.losses.clustering import dino, sinkhorn, swapped_prediction
 from course_utils.losses.colours import colour_bins, colour_cross_entropy, rebalancing_weights, soft_encode
 from course_utils.losses.contrastive import info_nce, nt_xent
 from course_utils.losses.metric import contrastive_margin, mine_triplets, triplet_margin
@@ -13,6 +14,7 @@ __all__ = [
     "colour_cross_entropy",
     "contrastive_margin",
     "covariance",
+    "dino",
     "info_nce",
     "invariance",
     "mine_triplets",
@@ -20,7 +22,9 @@ __all__ = [
     "nt_xent",
     "rebalancing_weights",
     "reconstruction",
+    "sinkhorn",
     "soft_encode",
+    "swapped_prediction",
     "triplet_margin",
     "variance",
     "vicreg",

@@ -12,6 +12,8 @@ from course_utils.methods.barlow_twins import BarlowTwins
 from course_utils.methods.base import Method, encode
 from course_utils.methods.byol import BYOL
 from course_utils.methods.colorization import Colorization
+from course_utils.methods.deep_cluster import DeepCluster
+from course_utils.methods.dino import DINO
 from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.jigsaw import Jigsaw
 from course_utils.methods.relative_position import RelativePosition
@@ -21,6 +23,7 @@ from course_utils.methods.siamese import Siamese
 from course_utils.methods.simclr import SimCLR
 from course_utils.methods.simsiam import SimSiam
 from course_utils.methods.supervised import Supervised
+from course_utils.methods.swav import SwAV
 from course_utils.methods.triplet import Triplet
 from course_utils.methods.vicreg import VICReg
 from course_utils.methods.w_mse import WMSE
@@ -29,7 +32,9 @@ REGISTRY = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
     "colorization": Colorization,
+    "deep_cluster": DeepCluster,
     "denoising": Denoising,
+    "dino": DINO,
     "inpainting": Inpainting,
     "jigsaw": Jigsaw,
     "relative_position": RelativePosition,
@@ -38,6 +43,7 @@ REGISTRY = {
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "super_resolution": SuperResolution,
+    "swav": SwAV,
     "triplet": Triplet,
     "vicreg": VICReg,
     "w_mse": WMSE,
@@ -70,11 +76,13 @@ def _where_taken(constructor, **arguments) -> dict:
 
 __all__ = [
     "BYOL",
+    "DINO",
     "REGISTRY",
     "WMSE",
     "Autoencoder",
     "BarlowTwins",
     "Colorization",
+    "DeepCluster",
     "Denoising",
     "Inpainting",
     "Jigsaw",
@@ -87,6 +95,7 @@ __all__ = [
     "SimSiam",
     "SuperResolution",
     "Supervised",
+    "SwAV",
     "Triplet",
     "VICReg",
     "build",

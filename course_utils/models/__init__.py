@@ -2,7 +2,7 @@
 
 from course_utils.models.autoencoders import ConvAutoencoder, ConvDecoder, DenseAutoencoder
 from course_utils.models.encoders import ConvEncoder, ResNet18
-from course_utils.models.heads import MLP
+from course_utils.models.heads import MLP, DINOHead, cosines
 from course_utils.models.momentum import follow, frozen_copy
 from course_utils.models.vit import Block, ViT, patchify, sine_cosine_positions, unpatchify
 
@@ -12,9 +12,11 @@ __all__ = [
     "ConvAutoencoder",
     "ConvDecoder",
     "ConvEncoder",
+    "DINOHead",
     "DenseAutoencoder",
     "ResNet18",
     "ViT",
+    "cosines",
     "follow",
     "frozen_copy",
     "patchify",

@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_utils.precision import full_precision
+
 
 class MLP(nn.Sequential):
     """Linear layers of the given sizes with batch norm and ReLU between them: (N, sizes[0]) -> (N, sizes[-1]).
@@ -27,6 +29,17 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1], bias=bias))
 
 
+@full_precision
+def cosines(z: Tensor, w: Tensor) -> Tensor:
+    """The cosine of every row of z (N, D) with every row of w (K, D): (N, K).
+
+    >>> import torch
+    >>> cosines(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]])).tolist()
+    [[1.0, 0.0]]
+    """
+    return F.normalize(z, dim=1) @ F.normalize(w, dim=1).T
+
+
 class DINOHead(nn.Module):
     """DINO's projection head (Caron et al. 2021, §3.1 and appendix C): (N, in_dim) -> (N, outputs).
 
@@ -43,10 +56,14 @@ class DINOHead(nn.Module):
         super().__init__()
         layers = []
         for before in (in_dim, hidden):
-            layers += [nn.Linear(before, hidden), *([nn.BatchNorm1d(hidden)] if batch_norm else []), nn.GELU()]
+            layers += [
+                nn.Linear(before, hidden, bias=not batch_norm),
+                *([nn.BatchNorm1d(hidden)] if batch_norm else []),
+                nn.GELU(),
+            ]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
         self.last = nn.Linear(bottleneck, outputs, bias=False)
+        nn.init.normal_(self.last.weight)  # long rows: a step of Adam turns them a little only
 
     def forward(self, h: Tensor) -> Tensor:
-        z = F.normalize(self.mlp(h).float(), dim=1)
-        return F.linear(z, F.normalize(self.last.weight, dim=1))
+        return cosines(self.mlp(h), self.last.weight)

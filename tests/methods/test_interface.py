@@ -1,6 +1,7 @@
 """What every method keeps: it learns, all of it; it encodes without side effects; it can be saved, copied and moved."""
 
 import copy
+import functools
 import io
 import math
 import pickle
@@ -14,6 +15,7 @@ from course_utils.methods import base as methods_base
 from course_utils.methods import build as build_method
 from course_utils.models import ConvAutoencoder, ConvEncoder
 from course_utils.train import fit
+from course_utils.views import augment
 
 SIZE = 12
 
@@ -39,7 +41,9 @@ REACH = {  # a loss that is reached in 35 updates, and clearly better than chanc
     "barlow_twins": 0.8 * 256,
     "byol": 0.5 * 4,
     "colorization": 0.75 * math.log(71),
+    "deep_cluster": 0.75 * math.log(8),
     "denoising": 0.75 * VARIANCE,
+    "dino": 0.9 * math.log(16),
     "inpainting": 0.75 * VARIANCE,
     "jigsaw": 0.9 * math.log(3),
     "relative_position": 0.93 * math.log(8),
@@ -49,18 +53,23 @@ REACH = {  # a loss that is reached in 35 updates, and clearly better than chanc
     "simsiam": -0.5,
     "super_resolution": 0.75 * VARIANCE,
     "supervised": 0.75 * math.log(2),
+    "swav": 0.9 * math.log(16),
     "triplet": 0.65 * 0.2,
     "vicreg": 0.75 * 49.5,
     "w_mse": 0.75 * 2,
 }
+WEAK = functools.partial(augment, crop=(0.9, 1.0), rotation=0, brightness=0.1)  # clusters of so few images are coarse
 OPTIONS = {
     "colorization": {"size": SIZE},
+    "deep_cluster": {"size": SIZE, "clusters": 8, "components": 4, "every": 25, "view": WEAK},
     "denoising": {"size": SIZE},
+    "dino": {"outputs": 16},
     "inpainting": {"size": SIZE, "patch": 3},
     "jigsaw": {"permutations": 3, "tile": 3},
     "relative_position": {"patch": 3, "gap": 1},
     "super_resolution": {"size": SIZE},
     "supervised": {"n_classes": 2},
+    "swav": {"prototypes": 16},
     "triplet": {"mining": "random"},
     "w_mse": {"projection_dim": 4},
 }

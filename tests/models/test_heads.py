@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.models import MLP
+from course_utils.models import MLP, DINOHead
 
 
 def build(*sizes):
@@ -83,3 +83,38 @@ def test_a_head_in_eval_does_not_depend_on_the_batch_and_in_training_it_does():
 def test_a_head_without_an_output_is_refused(sizes):
     with pytest.raises(ValueError, match=r"at least an input and an output size, got \("):
         MLP(*sizes)
+
+
+def dino_head(**options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DINOHead(5, 9, **{"hidden": 7, "bottleneck": 4} | options).double()
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_dinos_head_gives_cosines_of_its_bottleneck_with_the_rows_of_its_last_layer(batch_norm):
+    head, x = dino_head(batch_norm=batch_norm), draw(10, 5)
+    hidden = [nn.Linear, nn.BatchNorm1d, nn.GELU] if batch_norm else [nn.Linear, nn.GELU]
+    assert [type(part) for part in head.mlp] == [*hidden, *hidden, nn.Linear]
+    z = head.mlp(x).detach().numpy()
+    w = head.last.weight.detach().numpy()
+    cosines = z @ w.T / np.linalg.norm(z, axis=1)[:, None] / np.linalg.norm(w, axis=1)
+    np.testing.assert_allclose(head(x).detach(), cosines, rtol=1e-9)
+    assert head.last.bias is None
+
+
+def test_dinos_head_does_not_see_the_length_of_its_bottleneck_or_of_its_last_layer():
+    head, x = dino_head(), draw(10, 5)
+    before = head(x)
+    with torch.no_grad():
+        head.last.weight.mul_(torch.linspace(0.1, 9, 9)[:, None])
+        head.mlp[-1].weight.mul_(3)
+        head.mlp[-1].bias.mul_(3)
+    torch.testing.assert_close(head(x), before)
+
+
+def test_gradients_reach_every_parameter_of_dinos_head():
+    head = dino_head(batch_norm=True)
+    (head(draw(10, 5)) * draw(10, 9)).sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
