@@ -35,7 +35,8 @@ ROWS = (*REFERENCES, *REGISTRY)
 RATES = (3e-3, 6e-3, 1.2e-2, 2.4e-2)  # what the search tries for every row that is trained
 SEARCH_SEED = 100  # of none of the league's runs
 CHOSEN: dict[str, float] = {}  # the best of them on validation: `best_rates` of the committed search
-FINE_TUNING = {"strategy": "full", "steps": 1000, "lr": 2e-2}
+FINE_TUNED = ("random encoder", "simclr")  # rows that are also trained on with few labels; the first is from scratch
+FINE_TUNING = {"strategy": "full", "steps": 500, "lr": 1e-2}  # each chosen on validation, from three rates
 FROM_SCRATCH = {"strategy": "full", "steps": 1000, "lr": 1e-2}
 SETTINGS = ["data", "row", "seed", "steps", "batch_size", "lr", "split"]
 MEASURES = ["probe_100", "probe_5000", "fine_tuned_100", "knn", "face", "angle", "rankme"]
@@ -64,9 +65,10 @@ def run(
     split: "test", or "validation" to choose by. sizes: n_train and the like, for `load`.
 
     Columns: the settings; probe_100 and probe_5000, the accuracy of a logistic probe with so many labels (the mean of
-    three draws of 100); fine_tuned_100, after training on with 100 labels; knn, of 20 neighbours among 5,000 labelled
-    examples; face and angle, where the data has these factors, as `factor_probes` scores them; rankme; seconds of
-    training, images_per_second, and peak_mib, the memory of the process while it trained.
+    three draws of 100); fine_tuned_100, after training on with 100 labels, for the rows of `FINE_TUNED`; knn, of 20
+    neighbours among 5,000 labelled examples; face and angle, where the data has these factors, as `factor_probes`
+    scores them; rankme; seconds of training, images_per_second, and peak_mib, the memory of the process while it
+    trained.
 
     n_jobs: runs at a time, by default one a GPU or, without, one a core; inside `joblib.parallel_config(...)` that
     backend takes the runs. An interrupted league goes on where it stopped: runs that `out` already has are kept.
@@ -168,7 +170,7 @@ def measure(
         fit(method, batches, steps=steps, batch_size=per_update, lr=lr, seed=seed, device=device, progress=False)
         seconds = time.perf_counter() - start
         cost = {"seconds": seconds, "images_per_second": steps * batch_size / seconds, "peak_mib": _peak_mib(device)}
-    return settings | {"split": split} | _worth(method, splits, getattr(splits, split), seed, sized_view(splits)) | cost
+    return settings | {"split": split} | _worth(row, method, splits, getattr(splits, split), seed) | cost
 
 
 def sized_view(splits: Dataset):
@@ -248,7 +250,7 @@ def _served(data: str, rows: Sequence[str]) -> list[str]:
     return served
 
 
-def _worth(method: Method, splits: Dataset, held: Split, seed: int, view) -> dict[str, float]:
+def _worth(row: str, method: Method, splits: Dataset, held: Split, seed: int) -> dict[str, float]:
     many = splits.train.take(min(MANY, len(splits.train)), seed=seed)
     a, b = method.encode(many.x), method.encode(held.x)
     few = evaluate.label_efficiency(a, many.y, b, held.y, budgets=[min(FEW, len(many))], repeats=3, seed=seed)
@@ -259,20 +261,26 @@ def _worth(method: Method, splits: Dataset, held: Split, seed: int, view) -> dic
     worth = {
         "probe_100": few["accuracy"].mean(),
         "probe_5000": evaluate.linear_probe(a, many.y, b, held.y, seed=seed).accuracy,
-        "fine_tuned_100": _fine_tuned(method, splits, held, seed, view),
+        "fine_tuned_100": _fine_tuned(method, splits, held, seed) if row in FINE_TUNED else float("nan"),
         "knn": evaluate.knn_accuracy(a, many.y, b, held.y),
         "rankme": evaluate.rankme(b),
     }
     return {name: (worth | kept).get(name, float("nan")) for name in MEASURES}
 
 
-def _fine_tuned(method: Method, splits: Dataset, held: Split, seed: int, view) -> float:
-    if not any(True for _ in method.encoder.parameters()):
-        return float("nan")
+def _fine_tuned(method: Method, splits: Dataset, held: Split, seed: int) -> float:
+    """Accuracy after training on with few labels, and views as large as the images: smaller ones do harm here."""
     few = splits.train.take(min(FEW, len(splits.train)), seed=seed)
     recipe = FROM_SCRATCH if isinstance(method, _Fixed) else FINE_TUNING
     tuned = evaluate.fine_tune(
-        method.encoder, few.x, few.y, n_classes=len(splits.class_names), view=view, seed=seed, progress=False, **recipe
+        method.encoder,
+        few.x,
+        few.y,
+        n_classes=len(splits.class_names),
+        view=augment,
+        seed=seed,
+        progress=False,
+        **recipe,
     )
     return (tuned.predict(held.x).argmax(1) == held.y).float().mean().item()
 

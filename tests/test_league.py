@@ -17,6 +17,7 @@ from course_utils.models import ConvEncoder, ViT
 
 SMALL = {"n_train": 120, "n_validation": 60, "n_test": 60}
 CHAPTER = Path(__file__).parents[1] / "notebooks" / "02_self_supervised"
+TWO_STEPS = {"strategy": "full", "steps": 2, "lr": 1e-3}
 quick = functools.partial(league.run, steps=2, batch_size=24, sizes=SMALL, n_jobs=1, progress=False)
 
 
@@ -34,7 +35,8 @@ def counted(monkeypatch):
     return calls
 
 
-def test_a_run_has_every_setting_measure_and_cost(tmp_path):
+def test_a_run_has_every_setting_measure_and_cost(tmp_path, monkeypatch):
+    monkeypatch.setattr(league, "FINE_TUNING", TWO_STEPS)
     results = quick(rows=["raw pixels", "simclr"], seeds=[3], out=tmp_path / "league.csv")
     assert list(results.columns) == [*league.SETTINGS, *league.MEASURES, *league.COSTS]
     assert results["row"].tolist() == ["raw pixels", "simclr"]
@@ -115,7 +117,11 @@ def test_pca_is_scikit_learns_with_as_many_components_as_the_encoder_has_feature
 
     splits = load("glyphs", **SMALL)
     features = league._make("PCA", splits).encode(splits.test.x)
-    expected = PCA(ConvEncoder(1).out_dim, svd_solver="full").fit(splits.train.x.flatten(1)).transform(splits.test.x.flatten(1))
+    expected = (
+        PCA(ConvEncoder(1).out_dim, svd_solver="full")
+        .fit(splits.train.x.flatten(1))
+        .transform(splits.test.x.flatten(1))
+    )
     np.testing.assert_allclose(features.abs(), np.abs(expected), atol=1e-4)
 
 
