@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 
-from course_utils.data import bundled, folder, glyphs, public
+from course_utils.data import bundled, folder, glyphs, moving_glyphs, public, text
 from course_utils.data.splits import finish
 from course_utils.data.store import RemoteFile, find, is_offline, missing
+from course_utils.data.text import TextDataset
 from course_utils.data.types import DataCard, Dataset
 
 SIZES = ("n_train", "n_validation", "n_test")
@@ -20,14 +21,21 @@ class Entry:
     """A row of the catalogue: its card, its size as `Dataset` prints it, what loads it, and its files if it has any.
 
     `load` takes `seed` and the set's own options by keyword; what it does not take of `n_train`, `n_validation` and
-    `n_test` is done for it. `files` names the published files and `megabytes` their size.
+    `n_test` is done for it. `files` names the published files and `megabytes` their size; `place` says where a set
+    without files comes from, if not from scikit-learn. What is text is loaded by `load_text`.
     """
 
     card: DataCard
     size: str
-    load: Callable[..., Dataset]
+    load: Callable[..., Dataset | TextDataset]
     files: Callable[[], Sequence[RemoteFile]] | None = None
     megabytes: int = 0
+    place: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the set is made of documents, and not of tensors."""
+        return self.load.__module__ == text.__name__
 
     def options(self) -> list[str]:
         """The names of the options that the set takes."""
@@ -38,6 +46,9 @@ class Entry:
 
 CATALOGUE: dict[str, Entry] = {
     "glyphs": Entry(glyphs.CARD, "20,000 / 5,000 / 5,000 of 1×28×28, 26 classes", glyphs.glyphs),
+    "moving_glyphs": Entry(
+        moving_glyphs.CARD, "5,000 / 1,000 / 1,000 of 6×1×28×28, 26 classes", moving_glyphs.moving_glyphs
+    ),
     "mnist": Entry(
         public.MNIST, "55,000 / 5,000 / 10,000 of 1×28×28, 10 classes", public.mnist, public.mnist_files, 12
     ),
@@ -68,6 +79,17 @@ CATALOGUE: dict[str, Entry] = {
     "breast_cancer": Entry(bundled.BREAST_CANCER, "341 / 114 / 114 of 30, 2 classes", bundled.breast_cancer),
     "wine": Entry(bundled.WINE, "106 / 36 / 36 of 13, 3 classes", bundled.wine),
     "iris": Entry(bundled.IRIS, "90 / 30 / 30 of 4, 3 classes", bundled.iris),
+    "python_docs": Entry(
+        text.PYTHON_DOCS, "some 30,000 sentences", text.python_docs, place="with Python and the packages"
+    ),
+    "tiny_shakespeare": Entry(
+        text.TINY_SHAKESPEARE,
+        "145 / 18 / 18 documents, a million letters",
+        text.tiny_shakespeare,
+        text.tiny_shakespeare_files,
+        1,
+    ),
+    "wikitext_2": Entry(text.WIKITEXT_2, "54 / 6 / 62 articles", text.wikitext_2, text.wikitext_2_files),
     "folder": Entry(folder.CARD, "your own images: folder:PATH", folder.folder),
 }
 
@@ -75,9 +97,10 @@ CATALOGUE: dict[str, Entry] = {
 def load(name: str, *, seed: int = 0, **options) -> Dataset:
     """The data set `name`, split into train, validation and test.
 
-    Images are float32 (N, C, H, W) in [0, 1], tables float32 (N, D), labels int64 (N,). `folder:PATH` loads your own
-    images. Every set takes `n_train`, `n_validation` and `n_test`, the sizes of class-balanced random subsets; `glyphs`
-    and `folder` take more. `seed` decides what is drawn, held out and chosen: the same seed gives the same splits.
+    Images are float32 (N, C, H, W) in [0, 1], clips (N, T, C, H, W), tables float32 (N, D), labels int64 (N,).
+    `folder:PATH` loads your own images. Every set takes `n_train`, `n_validation` and `n_test`, the sizes of
+    class-balanced random subsets; `glyphs`, `moving_glyphs` and `folder` take more. `seed` decides what is drawn, held
+    out and chosen: the same seed gives the same splits.
 
     Public sets come from `$COURSE_DATA`, else from `data/`, else by a checked download that `COURSE_OFFLINE=1` forbids.
 
@@ -88,15 +111,40 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
     iris (real): 30 / 30 / 30 train / validation / test of 4, 3 classes
     """
     entry, path = _find_entry(name)
-    if not isinstance(seed, Integral):
-        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    if entry.is_text:
+        raise ValueError(f"{name!r} is text: load it with load_text({name!r})")
+    seed = _whole(seed)
     unknown = [option for option in options if option not in entry.options()]
     if unknown:
         raise TypeError(f"{name!r} takes no option {unknown[0]!r}: it takes {', '.join(entry.options())}")
     own = inspect.signature(entry.load).parameters
-    seed = int(seed)
     stored = entry.load(*path, seed=seed, **{key: value for key, value in options.items() if key in own})
     return finish(stored, seed=seed, **{key: value for key, value in options.items() if key not in own})
+
+
+def load_text(name: str, *, seed: int = 0) -> TextDataset:
+    """The text set `name`: train, validation and test are tuples of documents, each with a name and its sentences.
+
+    Documents are cut apart by `seed`, 80 / 10 / 10 where there is no official split, and a held-out sentence is left
+    out where half of its runs of five words stand in a part before its own.
+
+    Raises ValueError for an unknown name or a set that is not text, and DataError when its files are missing.
+
+    >>> splits = load_text("python_docs")
+    >>> len(splits.test) > 50, splits.train[0].name
+    (True, 'python.assignment')
+    """
+    entry, _ = _find_entry(name)
+    if not entry.is_text:
+        texts = ", ".join(other for other, row in CATALOGUE.items() if row.is_text)
+        raise ValueError(f"{name!r} is not text: load it with load({name!r}), or take one of {texts}")
+    return entry.load(seed=_whole(seed))
+
+
+def _whole(seed) -> int:
+    if not isinstance(seed, Integral):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    return int(seed)
 
 
 def locate(name: str) -> Path:
@@ -108,7 +156,7 @@ def locate(name: str) -> Path:
     if path:
         return Path(path[0]).expanduser()
     if entry.files is None:
-        made = "is generated" if entry.card.kind == "generated" else "comes with scikit-learn"
+        made = "is generated" if entry.card.kind == "generated" else f"comes {entry.place or 'with scikit-learn'}"
         raise ValueError(f"{name!r} {made}: it has no files of its own")
     found = find(entry.files())
     if found is None:
@@ -132,7 +180,7 @@ def _where(name: str, entry: Entry) -> str:
     if name == "folder":
         return "where you keep them"
     if entry.files is None:
-        return "made here, from a seed" if entry.card.kind == "generated" else "in scikit-learn"
+        return "made here, from a seed" if entry.card.kind == "generated" else entry.place or "in scikit-learn"
     found = find(entry.files())
     if found is not None:
         return f"in {found[0].parent}"

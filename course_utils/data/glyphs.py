@@ -75,6 +75,15 @@ def glyphs(
     >>> splits.train.x.shape, sorted(splits.train.factors)
     (torch.Size([100, 1, 28, 28]), ['angle', 'contrast', 'face', 'letter', 'scale', 'x', 'y'])
     """
+    _check(letters, size, difficulty)
+    splits = [
+        _draw(n, torch.Generator().manual_seed(3 * seed + part), DIFFICULTIES[difficulty], letters, size, colour)
+        for part, n in enumerate((n_train, n_validation, n_test))
+    ]
+    return Dataset("glyphs", *splits, class_names=tuple(letters), card=CARD)
+
+
+def _check(letters: str, size: int, difficulty: str) -> None:
     if difficulty not in DIFFICULTIES:
         raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {difficulty!r}")
     text = isinstance(letters, str) and letters.isascii() and letters.isalnum()
@@ -82,11 +91,6 @@ def glyphs(
         raise ValueError(f"letters must be a string of different characters out of A–Z, a–z and 0–9, got {letters!r}")
     if not isinstance(size, Integral) or size < 16:
         raise ValueError(f"size must be at least 16 whole pixels for a letter to be readable, got {size!r}")
-    splits = [
-        _draw(n, torch.Generator().manual_seed(3 * seed + part), DIFFICULTIES[difficulty], letters, size, colour)
-        for part, n in enumerate((n_train, n_validation, n_test))
-    ]
-    return Dataset("glyphs", *splits, class_names=tuple(letters), card=CARD)
 
 
 def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: int, colour: bool) -> Split:
@@ -110,10 +114,8 @@ def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: 
     images = torch.empty(n, ink.shape[1], size, size)
     for rows in torch.arange(n).split(4096):  # in parts, so that memory stays bounded
         stroke = _place(masters[letter[rows], face[rows]], angle[rows], scale[rows], x[rows], y[rows], size)
-        image = ground[rows] + (ink[rows] - ground[rows]) * stroke
-        image = image + ranges.texture * _texture(len(rows), size, rng)
-        image = image + ranges.noise * torch.randn(image.shape, generator=rng)
-        images[rows] = image.clamp_(0, 1)
+        texture = ranges.texture * _texture(len(rows), size, rng)
+        images[rows] = _paint(stroke, ink[rows], ground[rows], texture, ranges.noise, rng)
     return Split(images, letter, factors)
 
 
@@ -147,6 +149,12 @@ def _place(masters: Tensor, angle: Tensor, scale: Tensor, x: Tensor, y: Tensor, 
     rows = [torch.stack([cos, -sin, cos * dx - sin * dy], 1), torch.stack([sin, cos, sin * dx + cos * dy], 1)]
     grid = F.affine_grid(zoom * torch.stack(rows, 1), (len(masters), 1, size, size), align_corners=False)
     return F.grid_sample(masters[:, None], grid, align_corners=False)
+
+
+def _paint(stroke: Tensor, ink: Tensor, ground: Tensor, texture: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+    """Strokes, 1 for ink and 0 for ground, as images in [0, 1]: coloured, textured, and with noise of that strength."""
+    image = ground + (ink - ground) * stroke + texture
+    return (image + noise * torch.randn(image.shape, generator=rng)).clamp_(0, 1)
 
 
 def _levels(n: int, contrast: tuple[float, float], colour: bool, rng: torch.Generator):

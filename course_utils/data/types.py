@@ -36,6 +36,8 @@ class DataCard:
 class Split:
     """One part of a data set: `x` (N, ...) float32, `y` (N,) int64 or None, `factors` name -> (N,) tensor.
 
+    Factors of clips (N, T, C, H, W) that change from frame to frame are (N, T).
+
     >>> part = Split(torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 1]))
     >>> len(part), len(part[:2]), part.take(2, seed=0).y.tolist()
     (4, 2, [0, 1])

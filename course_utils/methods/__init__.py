@@ -11,11 +11,16 @@ from course_utils.methods.autoencoder import Autoencoder
 from course_utils.methods.barlow_twins import BarlowTwins
 from course_utils.methods.base import Method, encode
 from course_utils.methods.byol import BYOL
+from course_utils.methods.causal_language_model import CausalLanguageModel
 from course_utils.methods.colorization import Colorization
+from course_utils.methods.cpc import CPC
 from course_utils.methods.deep_cluster import DeepCluster
 from course_utils.methods.dino import DINO
+from course_utils.methods.frame_order import FrameOrder
 from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.jigsaw import Jigsaw
+from course_utils.methods.masked_language_model import BERT, MaskedLanguageModel
+from course_utils.methods.next_frame import NextFrame
 from course_utils.methods.relative_position import RelativePosition
 from course_utils.methods.restoration import Denoising, Restoration, SuperResolution
 from course_utils.methods.rotation import Rotation
@@ -27,16 +32,20 @@ from course_utils.methods.swav import SwAV
 from course_utils.methods.triplet import Triplet
 from course_utils.methods.vicreg import VICReg
 from course_utils.methods.w_mse import WMSE
+from course_utils.methods.word2vec import Word2Vec
 
 REGISTRY = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
     "colorization": Colorization,
+    "cpc": CPC,
     "deep_cluster": DeepCluster,
     "denoising": Denoising,
     "dino": DINO,
+    "frame_order": FrameOrder,
     "inpainting": Inpainting,
     "jigsaw": Jigsaw,
+    "next_frame": NextFrame,
     "relative_position": RelativePosition,
     "rotation": Rotation,
     "siamese": Siamese,
@@ -75,18 +84,24 @@ def _where_taken(constructor, **arguments) -> dict:
 
 
 __all__ = [
+    "BERT",
     "BYOL",
+    "CPC",
     "DINO",
     "REGISTRY",
     "WMSE",
     "Autoencoder",
     "BarlowTwins",
+    "CausalLanguageModel",
     "Colorization",
     "DeepCluster",
     "Denoising",
+    "FrameOrder",
     "Inpainting",
     "Jigsaw",
+    "MaskedLanguageModel",
     "Method",
+    "NextFrame",
     "RelativePosition",
     "Restoration",
     "Rotation",
@@ -98,6 +113,7 @@ __all__ = [
     "SwAV",
     "Triplet",
     "VICReg",
+    "Word2Vec",
     "build",
     "encode",
 ]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.data import CATALOGUE, DataError, describe, load, locate
+from course_utils.data import CATALOGUE, DataError, describe, load, load_text, locate
 
 README = Path(__file__).parents[2] / "data" / "README.md"
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, entry in CATALOGUE.items() if entry.files is None and name != "folder"]
+    "name",
+    [name for name, entry in CATALOGUE.items() if entry.files is None and not entry.is_text and name != "folder"],
 )
 def test_the_catalogue_states_the_size_that_loads(name):
     sizes, shape = CATALOGUE[name].size.split(" of ")
@@ -57,7 +58,8 @@ def test_the_readme_has_a_card_for_every_set(name):
 def test_describe_has_one_line_a_set_and_fetches_nothing(home, server, tiny_mnist, snapshot):
     lines = describe().splitlines()
     assert [line.split()[0] for line in lines] == list(CATALOGUE)
-    assert "would be downloaded (12 MB)" in lines[1]
+    (mnist,) = [line for line in lines if line.startswith("mnist ")]
+    assert "would be downloaded (12 MB)" in mnist
     assert server.asked == []
     assert not home.own.exists()
 
@@ -85,7 +87,14 @@ def test_locate_of_ones_own_folder_is_that_folder(tmp_path):
     assert locate(f"folder:{tmp_path}") == tmp_path
 
 
-@pytest.mark.parametrize(("name", "words"), [("glyphs", "is generated"), ("iris", "comes with scikit-learn")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("glyphs", "is generated"),
+        ("iris", "comes with scikit-learn"),
+        ("python_docs", "comes with Python and the packages"),
+    ],
+)
 def test_locate_says_which_sets_have_no_files(name, words):
     with pytest.raises(ValueError, match=f"'{name}' {words}: it has no files of its own"):
         locate(name)
@@ -136,6 +145,17 @@ def test_options_of_a_generator_reach_it():
 def test_a_seed_that_is_no_whole_number_is_refused(seed):
     with pytest.raises(TypeError, match="seed must be a whole number, got"):
         load("iris", seed=seed)
+
+
+def test_texts_and_tensors_are_each_loaded_by_their_own_function():
+    with pytest.raises(ValueError, match=re.escape("'python_docs' is text: load it with load_text('python_docs')")):
+        load("python_docs")
+    with pytest.raises(
+        ValueError, match=r"'iris' is not text: load it with load\('iris'\), or take one of python_docs"
+    ):
+        load_text("iris")
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        load_text("python_docs", seed="0")
 
 
 def test_importing_the_data_room_imports_no_data_library():

@@ -32,7 +32,7 @@ def images(n=96):
 
 X, Y = images()
 VARIANCE = X.var(0).mean().item()  # the squared error of painting the mean image
-CLIPS = torch.stack([X.roll(shift, 3) for shift in range(4)], 1)  # (N, T, C, H, W): the bar wanders
+CLIPS = torch.stack([X.roll(shift, 3) for shift in range(6)], 1)  # (N, T, C, H, W): the bar wanders
 COLOUR = X * torch.rand(len(X), 3, 1, 1, generator=torch.Generator().manual_seed(1))
 BATCHES = {"images": X, "colour images": COLOUR, "clips": CLIPS}
 SMALL = {"ConvEncoder": {"width": 4}, "ViT": {"size": SIZE, "dim": 16, "depth": 2, "heads": 2}}
@@ -41,11 +41,14 @@ REACH = {  # a loss that is reached in 35 updates, and clearly better than chanc
     "barlow_twins": 0.8 * 256,
     "byol": 0.5 * 4,
     "colorization": 0.75 * math.log(71),
+    "cpc": 0.9 * math.log(64),
     "deep_cluster": 0.75 * math.log(8),
     "denoising": 0.75 * VARIANCE,
     "dino": 0.9 * math.log(16),
+    "frame_order": 0.9 * (math.log(3) - 2 / 3 * math.log(2)),
     "inpainting": 0.75 * VARIANCE,
     "jigsaw": 0.9 * math.log(3),
+    "next_frame": 0.75 * VARIANCE,
     "relative_position": 0.93 * math.log(8),
     "rotation": 0.75 * math.log(4),
     "siamese": 0.25 * 4 / 5 * 4**2 / 2,
@@ -61,6 +64,7 @@ REACH = {  # a loss that is reached in 35 updates, and clearly better than chanc
 WEAK = functools.partial(augment, crop=(0.9, 1.0), rotation=0, brightness=0.1)  # clusters of so few images are coarse
 OPTIONS = {
     "colorization": {"size": SIZE},
+    "cpc": {"patch": 4, "stride": 2, "pairs": 64, "view": WEAK, "patch_view": WEAK},
     "deep_cluster": {"size": SIZE, "clusters": 8, "components": 4, "every": 25, "view": WEAK},
     "denoising": {"size": SIZE},
     "dino": {"outputs": 16},
