@@ -17,8 +17,10 @@ from course_utils.methods.cpc import CPC
 from course_utils.methods.deep_cluster import DeepCluster
 from course_utils.methods.dino import DINO
 from course_utils.methods.frame_order import FrameOrder
+from course_utils.methods.i_jepa import IJEPA
 from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.jigsaw import Jigsaw
+from course_utils.methods.mae import MAE
 from course_utils.methods.masked_language_model import BERT, MaskedLanguageModel
 from course_utils.methods.next_frame import NextFrame
 from course_utils.methods.relative_position import RelativePosition
@@ -43,8 +45,10 @@ REGISTRY = {
     "denoising": Denoising,
     "dino": DINO,
     "frame_order": FrameOrder,
+    "i_jepa": IJEPA,
     "inpainting": Inpainting,
     "jigsaw": Jigsaw,
+    "mae": MAE,
     "next_frame": NextFrame,
     "relative_position": RelativePosition,
     "rotation": Rotation,
@@ -88,6 +92,8 @@ __all__ = [
     "BYOL",
     "CPC",
     "DINO",
+    "IJEPA",
+    "MAE",
     "REGISTRY",
     "WMSE",
     "Autoencoder",

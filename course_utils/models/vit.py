@@ -109,8 +109,9 @@ class ViT(nn.Module):
 
     The vision transformer of the paper (§3.1) on a small scale, with the fixed sine-cosine positions and the
     initialisation of MAE's code. Images need not have the `size` it was built for, as long as the patch divides their
-    sides: the positions are stretched over the image. `out_dim` is `dim`; T is the number of patches of an image. The
-    default is for two processor cores, and has as many features as `ConvEncoder`.
+    sides: the positions are stretched over the image. Pixels in [0, 1] become (x − 0.5) / 0.25, as the usual constants
+    do it with photographs. `out_dim` is `dim`; T is the number of patches of an image. The default is for two
+    processor cores, and has as many features as `ConvEncoder`.
 
     pool: what `forward` gives of the tokens after the last norm. "mean" averages the patches', the usual choice to
     probe networks that no loss on the class token has trained (MAE, I-JEPA); "class" takes the class token (DINO).
@@ -177,7 +178,7 @@ class ViT(nn.Module):
     def _embedded(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         _check_images(x, self.in_channels)
         _check_grid(*x.shape[2:], self.patch)
-        patches = self.embed(x).flatten(2).transpose(1, 2) + self.positions(x)  # (N, T, dim)
+        patches = self.embed((x - 0.5) / 0.25).flatten(2).transpose(1, 2) + self.positions(x)  # (N, T, dim)
         if keep is not None:
             _check_keep(keep, *patches.shape[:2])
             patches = patches.gather(1, keep[:, :, None].expand(-1, -1, self.out_dim))

@@ -46,8 +46,10 @@ REACH = {  # a loss that is reached in 35 updates, and clearly better than chanc
     "denoising": 0.75 * VARIANCE,
     "dino": 0.9 * math.log(16),
     "frame_order": 0.9 * (math.log(3) - 2 / 3 * math.log(2)),
+    "i_jepa": 0.5,
     "inpainting": 0.75 * VARIANCE,
     "jigsaw": 0.9 * math.log(3),
+    "mae": 0.75 * VARIANCE,
     "next_frame": 0.75 * VARIANCE,
     "relative_position": 0.93 * math.log(8),
     "rotation": 0.75 * math.log(4),
@@ -70,6 +72,7 @@ OPTIONS = {
     "dino": {"outputs": 16},
     "inpainting": {"size": SIZE, "patch": 3},
     "jigsaw": {"permutations": 3, "tile": 3},
+    "mae": {"normalise": False},
     "relative_position": {"patch": 3, "gap": 1},
     "super_resolution": {"size": SIZE},
     "supervised": {"n_classes": 2},
@@ -202,7 +205,8 @@ def test_encode_gives_the_encoders_features_in_evaluation_mode_and_not_the_heads
     assert features.shape == (len(X), method.encoder.out_dim)
     assert (features.dtype, features.device.type, features.requires_grad) == (torch.float32, "cpu", False)
     torch.testing.assert_close(features, expected)
-    assert not torch.allclose(features, copy.deepcopy(method.encoder).train()(X), atol=1e-3)
+    if any(isinstance(part, nn.BatchNorm2d) for part in method.encoder.modules()):  # a ViT has one mode
+        assert not torch.allclose(features, copy.deepcopy(method.encoder).train()(X), atol=1e-3)
 
 
 class Watched(nn.Module):

@@ -176,7 +176,7 @@ def test_attention_of_the_network_is_that_of_its_last_block():
 def test_the_network_is_a_linear_map_of_patches_plus_positions_torchs_layers_and_a_norm():
     encoder = small()
     weight = encoder.embed.weight.permute(0, 2, 3, 1).flatten(1)  # (dim, patch · patch · C), as patchify orders them
-    patches = patchify(X, 4) @ weight.T + encoder.embed.bias + positions_by_loops(8, 3, 3)
+    patches = patchify((X - 0.5) / 0.25, 4) @ weight.T + encoder.embed.bias + positions_by_loops(8, 3, 3)
     h = torch.cat([encoder.class_token.expand(3, 1, 8), patches], 1)
     for block in encoder.blocks:
         h = as_torch(block)(h)
