@@ -82,10 +82,10 @@ def data_list() -> None:
 @data_app.command("get")
 def data_get(name: str) -> None:
     """Fetch a data set so that it can be used offline, and print its card."""
-    from course_utils.data import DataError, load
+    from course_utils.data import CATALOGUE, DataError, load, load_text
 
     try:
-        splits = load(name)
+        splits = load_text(name) if name in CATALOGUE and CATALOGUE[name].is_text else load(name)
     except (DataError, ValueError) as error:
         typer.echo(f"course data get: {error}", err=True)
         raise typer.Exit(1) from None

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOW = [
     {"precision", "distributed"},  # what the machine has: below everything
     {"data"},
-    {"views"},
+    {"views", "text"},
     {"models"},
     {"losses"},
     {"methods"},
@@ -25,7 +25,8 @@ FLOW = [
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOW) for room in rooms}
-CALLED_IN_NOTEBOOKS = ["data", "views", "models", "losses", "methods", "train", "evaluate", "plots", "widgets", "claims"]
+CALLED_IN_NOTEBOOKS = ["data", "views", "text", "models", "losses", "methods", "train", "evaluate", "plots", "widgets"]
+CALLED_IN_NOTEBOOKS += ["claims"]
 WITHOUT_EXAMPLE = {"locate"}  # its answer is a path of the machine it runs on
 
 

@@ -4,6 +4,7 @@ from course_utils.losses.agreement import negative_cosine
 from course_utils.losses.clustering import dino, sinkhorn, swapped_prediction
 from course_utils.losses.colours import colour_bins, colour_cross_entropy, rebalancing_weights, soft_encode
 from course_utils.losses.contrastive import info_nce, nt_xent
+from course_utils.losses.language import masked_cross_entropy, skip_gram_negative_sampling
 from course_utils.losses.metric import contrastive_margin, mine_triplets, triplet_margin
 from course_utils.losses.reconstruction import reconstruction
 from course_utils.losses.redundancy import barlow_twins, covariance, invariance, variance, vicreg, whiten, whitening_mse
@@ -17,12 +18,14 @@ __all__ = [
     "dino",
     "info_nce",
     "invariance",
+    "masked_cross_entropy",
     "mine_triplets",
     "negative_cosine",
     "nt_xent",
     "rebalancing_weights",
     "reconstruction",
     "sinkhorn",
+    "skip_gram_negative_sampling",
     "soft_encode",
     "swapped_prediction",
     "triplet_margin",

@@ -4,6 +4,7 @@ from course_utils.models.autoencoders import ConvAutoencoder, ConvDecoder, Dense
 from course_utils.models.encoders import ConvEncoder, ResNet18
 from course_utils.models.heads import MLP, DINOHead, cosines
 from course_utils.models.momentum import follow, frozen_copy
+from course_utils.models.transformer import TokenHead, Transformer, TransformerLayer, WordVectors
 from course_utils.models.vit import Block, ViT, patchify, sine_cosine_positions, unpatchify
 
 __all__ = [
@@ -15,7 +16,11 @@ __all__ = [
     "DINOHead",
     "DenseAutoencoder",
     "ResNet18",
+    "TokenHead",
+    "Transformer",
+    "TransformerLayer",
     "ViT",
+    "WordVectors",
     "cosines",
     "follow",
     "frozen_copy",
