@@ -108,7 +108,7 @@ class Transformer(nn.Module):
         return (h * seen).sum(1) / seen.sum(1).clamp(min=1)
 
     def tokens(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
-        """What becomes of every token, (N, T, dim). segments: (N, T), 0 for the first of two texts and 1 for the other."""
+        """What becomes of every token: (N, T, dim). segments: (N, T), 0 for the first of two texts, 1 for the other."""
         x, seen = self._embedded(ids, segments)
         for layer in self.layers:
             x = layer(x, causal=self.causal, seen=seen)
