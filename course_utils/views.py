@@ -6,6 +6,7 @@ draws its parameters afresh for each image. None changes its input. Strength 0 l
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from numbers import Integral
 
 import torch
@@ -326,6 +327,11 @@ def permutation_set(count: int, *, tiles: int = 9) -> Tensor:
     _check_whole(tiles=(tiles, 2), count=(count, 2))
     if tiles > 9 or count > math.factorial(tiles):
         raise ValueError(f"orders are chosen among those of up to 9 tiles, got {count} orders of {tiles} tiles")
+    return _greedy_orders(count, tiles).clone()
+
+
+@lru_cache  # the search takes a good part of a second
+def _greedy_orders(count: int, tiles: int) -> Tensor:
     every = torch.zeros(1, 1, dtype=torch.int8)
     for length in range(2, tiles + 1):  # in lexicographic order: each first tile, before the orders of the others
         first = torch.arange(length, dtype=torch.int8).repeat_interleave(len(every))[:, None]

@@ -777,3 +777,8 @@ def test_patches_and_images_must_belong_together():
     for shape in ((3, 9, 3, 4, 4), (2, 9, 1, 4, 4), (2, 3, 4, 4)):
         with pytest.raises(ValueError, match=r"patches must have shape \(2, T, 3, h, w\)"):
             equalise_patches(torch.rand(shape), X)
+
+
+def test_a_set_of_orders_may_be_changed_by_whoever_asked_for_it():
+    permutation_set(3, tiles=3).zero_()
+    assert permutation_set(3, tiles=3).tolist() == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
