@@ -1,5 +1,6 @@
 """The training loop. There is one, and it knows no method: it asks for a loss, takes a step, and keeps a history."""
 
+import functools
 import logging
 import math
 import operator
@@ -257,10 +258,16 @@ def _batch(tensors: list[Tensor], step: int, batch_size: int, seed: int, fabric:
     """This process's part of the batch of a step, from the order of its epoch."""
     per_epoch = len(tensors[0]) // batch_size
     epoch, position = divmod(step, per_epoch)
-    order = torch.randperm(len(tensors[0]), generator=_seeded(torch.device("cpu"), seed, epoch))
+    order = _order(len(tensors[0]), seed, epoch)
     rows = order[position * batch_size : (position + 1) * batch_size].chunk(fabric.world_size)[fabric.global_rank]
     batch = tuple(tensor[rows.to(fabric.device)] for tensor in tensors)
     return batch[0] if len(batch) == 1 else batch
+
+
+@functools.lru_cache(maxsize=1)
+def _order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch, drawn once: with a million examples it takes longer than a step."""
+    return torch.randperm(n, generator=_seeded(torch.device("cpu"), seed, epoch))
 
 
 def _warmup_then_cosine(steps: int, warmup: float) -> Callable[[int], float]:

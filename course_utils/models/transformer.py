@@ -66,7 +66,9 @@ class Transformer(nn.Module):
     causal=False is BERT's encoder (Devlin et al. 2019, §3): word, position and segment embeddings, a layer norm, and
     `depth` layers that normalise after each part. Given the weights of Hugging Face's `BertModel`, its values are
     the same. causal=True is GPT-2's (Radford et al. 2019, §2.3): each token sees those before it and itself, layers
-    normalise first, and a norm follows the last; there are no segments. Weights start from N(0, 0.02²), as in both.
+    normalise first, and a norm follows the last; there are no segments. norm_first=True normalises first in an encoder
+    that looks both ways, too: it then trains at higher learning rates (Xiong et al. 2020). Weights start from
+    N(0, 0.02²), as in both.
 
     Padding (token 0) is looked at by no other token. `forward` gives the mean over the tokens that are not padding;
     the papers take other summaries, BERT its first token. dropout is off by default: the papers' 0.1 is for models
@@ -88,18 +90,22 @@ class Transformer(nn.Module):
         length: int = 64,
         expansion: int = 4,
         causal: bool = False,
+        norm_first: bool | None = None,
         dropout: float = 0.0,
         eps: float = 1e-12,
     ):
         super().__init__()
         self.vocabulary, self.length, self.causal, self.out_dim = vocabulary, length, causal, dim
+        self.norm_first = causal if norm_first is None else norm_first
         self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(length, dim)
         self.segments = None if causal else nn.Embedding(2, dim)
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, heads=heads, expansion=expansion, norm_first=causal, dropout=dropout, eps=eps)
+            TransformerLayer(
+                dim, heads=heads, expansion=expansion, norm_first=self.norm_first, dropout=dropout, eps=eps
+            )
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=eps)  # before the layers of BERT, after those of GPT
+        self.norm = nn.LayerNorm(dim, eps=eps)  # before the layers as in BERT, or after those that normalise first
         self.dropout = nn.Dropout(dropout)
         self.apply(start_small)
 
@@ -112,7 +118,7 @@ class Transformer(nn.Module):
         x, seen = self._embedded(ids, segments)
         for layer in self.layers:
             x = layer(x, causal=self.causal, seen=seen)
-        return self.norm(x) if self.causal else x
+        return self.norm(x) if self.norm_first else x
 
     def attention(self, ids: Tensor, segments: Tensor | None = None, *, layer: int = -1) -> Tensor:
         """Who looks at whom in a layer, the last unless another is named: (N, heads, T, T)."""
@@ -135,7 +141,9 @@ class Transformer(nn.Module):
             raise ValueError(f"segments must be {wanted}, got {tuple(segments.shape)}")
         x = self.words(ids) + self.positions.weight[: ids.shape[1]]
         if self.segments is not None:
-            x = self.norm(x + self.segments(torch.zeros_like(ids) if segments is None else segments))
+            x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
+        if not self.norm_first:
+            x = self.norm(x)
         seen = ids != 0
         return self.dropout(x), None if seen.all() else seen
 
