@@ -104,7 +104,8 @@ class DeepCluster(Method):
         variances, directions = torch.linalg.eigh(torch.cov(f.T))  # rising
         scales = (variances + 1e-5 * variances[-1] + 1e-12).rsqrt()
         self.whitening.copy_((directions * scales).flip(1)[:, : self.whitening.shape[1]])
-        self.centroids.copy_(k_means(self._whitened(f), len(self.centroids)))
+        points, k = self._whitened(f), len(self.centroids)
+        self.centroids.copy_(k_means(points, points[torch.linspace(0, len(points) - 1, k).round().long()]))
         self.classifier.weight.copy_(self.centroids)
 
     @full_precision
@@ -112,15 +113,16 @@ class DeepCluster(Method):
         return F.normalize((f - self.mean) @ self.whitening, dim=1)
 
 
-def k_means(points: Tensor, k: int, *, iterations: int = 20) -> Tensor:
-    """Lloyd's algorithm on points (N, D) in random order: the centroids (k, D). It begins with k of the points.
+def k_means(points: Tensor, start: Tensor, *, iterations: int = 20) -> Tensor:
+    """Lloyd's algorithm on points (N, D) from the centroids `start` (k, D): the centroids it ends with.
 
-    An empty cluster gets the centroid of the largest one, moved a little, and half of its points (§3.3).
+    An empty cluster gets the centroid of the largest one, moved a little, and so about half of its points (§3.3; the
+    paper takes any cluster that is not empty).
 
-    >>> k_means(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), 2).flatten().tolist()
+    >>> k_means(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([[0.0], [1.0]])).flatten().tolist()
     [0.5, 10.5]
     """
-    centroids = points[torch.linspace(0, len(points) - 1, k, device=points.device).round().long()]
+    centroids, k = start.clone(), len(start)
     for _ in range(iterations):
         nearest = torch.cdist(points, centroids).argmin(1)
         counts = torch.bincount(nearest, minlength=k).to(points.dtype)

@@ -43,25 +43,34 @@ def cosines(z: Tensor, w: Tensor) -> Tensor:
 class DINOHead(nn.Module):
     """DINO's projection head (Caron et al. 2021, §3.1 and appendix C): (N, in_dim) -> (N, outputs).
 
-    Three linear layers with GELU between them end in a bottleneck of length 1; the last layer, without a bias, has
-    rows of length 1 (weight normalisation with its gain held at 1, as in the authors' code). Every output is thus a
-    cosine in [−1, 1]. batch_norm: after both hidden layers, as the authors offer it for convolutional networks.
+    Linear layers with GELU between them, as many as `layers`, end in a bottleneck of length 1; the last layer, without
+    a bias, has rows of length 1 (weight normalisation with its gain held at 1, as in the authors' code). Every output
+    is thus a cosine in [−1, 1]. batch_norm: after every hidden layer, as the authors offer it for convolutional
+    networks, and, without parameters, in the bottleneck.
 
     >>> import torch
     >>> DINOHead(48, 256)(torch.rand(2, 48)).shape
     torch.Size([2, 256])
     """
 
-    def __init__(self, in_dim: int, outputs: int, *, hidden: int = 128, bottleneck: int = 64, batch_norm: bool = False):
+    def __init__(
+        self,
+        in_dim: int,
+        outputs: int,
+        *,
+        hidden: int = 128,
+        bottleneck: int = 64,
+        layers: int = 3,
+        batch_norm: bool = False,
+    ):
         super().__init__()
-        layers = []
-        for before in (in_dim, hidden):
-            layers += [
-                nn.Linear(before, hidden, bias=not batch_norm),
-                *([nn.BatchNorm1d(hidden)] if batch_norm else []),
-                nn.GELU(),
-            ]
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
+        parts, sizes = [], [in_dim, *[hidden] * (layers - 1)]
+        for before, after in pairwise(sizes):
+            parts += [nn.Linear(before, after, bias=not batch_norm)]
+            parts += [nn.BatchNorm1d(after), nn.GELU()] if batch_norm else [nn.GELU()]
+        parts += [nn.Linear(sizes[-1], bottleneck, bias=not batch_norm)]
+        parts += [nn.BatchNorm1d(bottleneck, affine=False)] if batch_norm else []
+        self.mlp = nn.Sequential(*parts)
         self.last = nn.Linear(bottleneck, outputs, bias=False)
         nn.init.normal_(self.last.weight)  # long rows: a step of Adam turns them a little only
 

@@ -144,8 +144,7 @@ def blobs(sizes, seed=0):
 
 def test_k_means_finds_blobs_far_apart():
     points, centres = blobs([40, 40, 40])
-    order = torch.randperm(120, generator=seeded())
-    found = k_means(points[order], 3, iterations=50)
+    found = k_means(points, points[[0, 50, 100]], iterations=50)
     distance = torch.cdist(centres, found)
     assert distance.min(1).values.max() < 1
 
@@ -154,25 +153,29 @@ def test_k_means_ends_where_scikit_learn_has_nothing_to_improve():
     from sklearn.cluster import KMeans
 
     points = torch.randn(200, 3, generator=seeded())
-    found = k_means(points, 5, iterations=200)
+    found = k_means(points, points[:5], iterations=200)
     again = KMeans(5, init=found.numpy(), n_init=1, max_iter=300, tol=0).fit(points.numpy())
     np.testing.assert_allclose(found, again.cluster_centers_, atol=1e-5)
 
 
 def test_empty_clusters_take_half_of_the_largest():
-    """All starting points alike: every cluster but one is empty at first, and none in the end."""
+    """All centroids begin at one place: every cluster but one is empty at first, and none in the end."""
     points, _ = blobs([60, 60])
-    points = points[torch.randperm(120, generator=seeded())]
-    points[torch.linspace(0, 119, 6).round().long()] = points[0].clone()
-    found = k_means(points, 6, iterations=30)
+    found = k_means(points, points[:1].repeat(6, 1), iterations=30)
     counts = torch.cdist(points, found).argmin(1).bincount(minlength=6)
     assert (counts > 0).all()
     assert len(found.unique(dim=0)) == 6
 
 
+def test_k_means_leaves_its_start_alone():
+    points, start = torch.randn(9, 2, generator=seeded()), torch.zeros(3, 2)
+    k_means(points, start)
+    assert torch.equal(start, torch.zeros(3, 2))
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_k_means_of_fewer_points_than_clusters_is_finite(n):
-    assert k_means(torch.randn(n, 2, generator=seeded()), 8).isfinite().all()
+    assert k_means(torch.randn(n, 2, generator=seeded()), torch.randn(8, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(

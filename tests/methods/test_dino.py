@@ -1,14 +1,14 @@
 """DINO against algorithm 1 composed by hand: who sees which views, and how the teacher and the centre move."""
 
 import copy
-import math
 
 import pytest
 import torch
 from torch import nn
 
-from course_utils.losses import dino
+from course_utils.losses import dino, sinkhorn
 from course_utils.methods import DINO
+from course_utils.methods.dino import balancing_center
 from course_utils.models import ConvEncoder, ViT
 from course_utils.train import fit
 from course_utils.views import augment
@@ -19,7 +19,7 @@ X = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(1))
 def build(encoder=None, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        method = DINO(encoder or ConvEncoder(1, width=4), **{"outputs": 10} | options)
+        method = DINO(encoder or ConvEncoder(1, width=4), **{"outputs": 10, "centring": "mean"} | options)
         with torch.no_grad():  # a teacher of its own, as after some training
             for parameter in method.teacher.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -112,15 +112,41 @@ def test_the_centre_settles_on_the_mean_and_the_centred_answers_have_none():
     torch.testing.assert_close((method._said - method.center).mean(0), torch.zeros(10), atol=1e-6, rtol=0)
 
 
-def test_the_logs_are_the_entropy_of_the_mean_answer_and_the_mean_entropy():
-    method = build()
+@pytest.mark.parametrize("centring", ["mean", "sinkhorn"])
+def test_the_logs_are_the_entropy_of_the_teachers_answers_and_their_divergence_from_the_students(centring):
+    method = build(centring=centring, teacher_temperature=0.05)
+    reference = copy.deepcopy(method)
     _, logs = method.training_loss(X, seeded())
-    p = ((method._said - method.center).double() / method.temperatures["teacher_temperature"]).softmax(1)
-    entropies = [-sum(value * math.log(value) for value in row.tolist()) for row in p]
-    mean = p.mean(0)
-    assert logs["mean entropy"] == pytest.approx(sum(entropies) / 12, rel=1e-4)
-    assert logs["entropy of the mean"] == pytest.approx(-(mean * mean.log()).sum().item(), rel=1e-4)
-    assert logs["mean entropy"] <= logs["entropy of the mean"] <= math.log(10)
+    rng = seeded()
+    views = torch.cat([augment(X, rng), augment(X, rng)])
+    t = reference.teacher(views).double()
+    center = reference.center if centring == "mean" else balancing_center(t, temperature=0.05)
+    p_t = ((t - center) / 0.05).softmax(1)
+    p_s = (reference.head(reference.encoder(views)).double() / 0.1).softmax(1).roll(6, 0)  # of the other view
+    assert logs["teacher entropy"] == pytest.approx(-(p_t * p_t.log()).sum(1).mean().item(), rel=1e-4)
+    assert logs["KL"] == pytest.approx((p_t * (p_t / p_s).log()).sum(1).mean().item(), rel=1e-3)
+    assert logs["KL"] >= 0
+
+
+def test_the_balancing_center_gives_sinkhorns_codes():
+    t = torch.randn(9, 4, generator=seeded(), dtype=torch.float64)
+    center = balancing_center(t, temperature=0.5, iterations=300)
+    codes = ((t - center) / 0.5).softmax(1)
+    torch.testing.assert_close(codes, sinkhorn(t, epsilon=0.5, iterations=300))
+    torch.testing.assert_close(codes.sum(0), torch.full((4,), 9 / 4, dtype=torch.float64))
+
+
+def test_sinkhorns_centring_balances_both_global_views_together():
+    method = build(centring="sinkhorn", local_views=0, student_temperature=0.2, teacher_temperature=0.05)
+    reference = copy.deepcopy(method)
+    loss, _ = method.training_loss(X, seeded())
+    rng = seeded()
+    views = torch.cat([augment(X, rng), augment(X, rng)])
+    t, s = reference.teacher(views), reference.head(reference.encoder(views))
+    center = balancing_center(t, temperature=0.05)
+    target = ((t - center) / 0.05).softmax(1)
+    expected = -(target * (s / 0.2).log_softmax(1).roll(6, 0)).sum(1).mean()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_student_answering_as_a_sharp_teacher_costs_the_teachers_entropy_at_most():
@@ -146,6 +172,7 @@ def test_a_vit_trains_and_encodes():
         ({"momentum": 1.1}, "momentum must lie between 0 and 1, got 1.1"),
         ({"center_momentum": -0.1}, "center_momentum must lie between 0 and 1, got -0.1"),
         ({"local_views": -1}, "local_views must be a whole number, at least 0, got -1"),
+        ({"centring": "none"}, "centring must be 'mean' or 'sinkhorn', got 'none'"),
         ({"outputs": 1}, "outputs must be at least 2, got 1"),
     ],
 )

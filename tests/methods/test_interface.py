@@ -69,7 +69,7 @@ OPTIONS = {
     "cpc": {"patch": 4, "stride": 2, "pairs": 64, "view": WEAK, "patch_view": WEAK},
     "deep_cluster": {"size": SIZE, "clusters": 8, "components": 4, "every": 25, "view": WEAK},
     "denoising": {"size": SIZE},
-    "dino": {"outputs": 16},
+    "dino": {"outputs": 16, "view": WEAK},
     "inpainting": {"size": SIZE, "patch": 3},
     "jigsaw": {"permutations": 3, "tile": 3},
     "mae": {"normalise": False},

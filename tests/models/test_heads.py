@@ -91,11 +91,13 @@ def dino_head(**options):
         return DINOHead(5, 9, **{"hidden": 7, "bottleneck": 4} | options).double()
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_dinos_head_gives_cosines_of_its_bottleneck_with_the_rows_of_its_last_layer(batch_norm):
-    head, x = dino_head(batch_norm=batch_norm), draw(10, 5)
+def test_dinos_head_gives_cosines_of_its_bottleneck_with_the_rows_of_its_last_layer(batch_norm, layers):
+    head, x = dino_head(batch_norm=batch_norm, layers=layers), draw(10, 5)
     hidden = [nn.Linear, nn.BatchNorm1d, nn.GELU] if batch_norm else [nn.Linear, nn.GELU]
-    assert [type(part) for part in head.mlp] == [*hidden, *hidden, nn.Linear]
+    end = [nn.Linear, nn.BatchNorm1d] if batch_norm else [nn.Linear]
+    assert [type(part) for part in head.mlp] == [*hidden * (layers - 1), *end]
     z = head.mlp(x).detach().numpy()
     w = head.last.weight.detach().numpy()
     cosines = z @ w.T / np.linalg.norm(z, axis=1)[:, None] / np.linalg.norm(w, axis=1)
