@@ -22,7 +22,9 @@ from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.jigsaw import Jigsaw
 from course_utils.methods.mae import MAE
 from course_utils.methods.masked_language_model import BERT, MaskedLanguageModel
+from course_utils.methods.moco import MoCo
 from course_utils.methods.next_frame import NextFrame
+from course_utils.methods.nnclr import NNCLR
 from course_utils.methods.relative_position import RelativePosition
 from course_utils.methods.restoration import Denoising, Restoration, SuperResolution
 from course_utils.methods.rotation import Rotation
@@ -49,7 +51,9 @@ REGISTRY = {
     "inpainting": Inpainting,
     "jigsaw": Jigsaw,
     "mae": MAE,
+    "moco": MoCo,
     "next_frame": NextFrame,
+    "nnclr": NNCLR,
     "relative_position": RelativePosition,
     "rotation": Rotation,
     "siamese": Siamese,
@@ -94,6 +98,7 @@ __all__ = [
     "DINO",
     "IJEPA",
     "MAE",
+    "NNCLR",
     "REGISTRY",
     "WMSE",
     "Autoencoder",
@@ -107,6 +112,7 @@ __all__ = [
     "Jigsaw",
     "MaskedLanguageModel",
     "Method",
+    "MoCo",
     "NextFrame",
     "RelativePosition",
     "Restoration",
