@@ -69,6 +69,8 @@ class MoCo(Method):
         self.symmetric, self.view = symmetric, view
 
     def training_loss(self, batch, rng):
+        if len(batch) < 2 * self.groups:
+            raise ValueError(f"{self.groups} groups need at least {2 * self.groups} images, got {len(batch)}")
         x1, x2 = self.view(batch, rng), self.view(batch, rng)
         pairs = [(x1, x2), (x2, x1)] if self.symmetric else [(x1, x2)]
         loss, fresh = 0, []
@@ -97,4 +99,4 @@ class MoCo(Method):
 
 def _in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
     """network(x), with batch statistics of each part of the batch by itself."""
-    return torch.cat([network(part) for part in x.chunk(parts)])
+    return torch.cat([network(part) for part in x.tensor_split(parts)])
