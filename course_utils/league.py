@@ -205,9 +205,9 @@ def _make(row: str, splits: Dataset) -> Method:
     channels, size = x.shape[1], x.shape[2]
     if row in REGISTRY:
         images = x.unsqueeze(1) if REGISTRY[row].trains_on == "clips" else x
-        default = inspect.signature(REGISTRY[row]).parameters.get("view")
-        sized = default is not None and "size" in inspect.signature(default.default).parameters
-        view = {"view": functools.partial(default.default, **sized_view(splits).keywords)} if sized else {}
+        view = getattr(inspect.signature(REGISTRY[row]).parameters.get("view"), "default", None)
+        sized = view is not None and "size" in inspect.signature(view).parameters
+        view = {"view": functools.partial(view, **sized_view(splits).keywords)} if sized else {}
         return build(row, images, **view)
     encoder = ViT(channels, size=size) if row.endswith("ViT") else ConvEncoder(channels)
     if row == "raw pixels":

@@ -47,7 +47,7 @@ def shown(monkeypatch):
 
 
 def test_the_picture_follows_the_sliders_and_each_value_is_drawn_once(shown):
-    drawn = []
+    drawn, open_before = [], plt.get_fignums()
     widgets.explore(bars(drawn), text=TEXT, height=[1, 5, 9], side=["left", "right"])
     ((_, (height, side), picture),) = shown
     assert (height.value, side.value, height.options) == (1, "left", (1, 5, 9))
@@ -59,7 +59,7 @@ def test_the_picture_follows_the_sliders_and_each_value_is_drawn_once(shown):
     height.value = 1
     assert picture.value == first
     assert drawn == [(1, "left"), (9, "left"), (9, "right")]
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == open_before
 
 
 def test_the_picture_is_a_png_with_its_alternative_text_and_words_stand_in_for_the_widget(shown):

@@ -18,6 +18,7 @@ class BarlowTwins(Method):
     the paper has 8,192. There are that many times more correlations off the diagonal than on it, and so the default
     `lambda_` is larger than the paper's 0.005.
 
+    >>> import torch
     >>> from course_utils.models import ConvEncoder
     >>> method = BarlowTwins(ConvEncoder(1, width=8))
     >>> loss, _ = method.training_loss(torch.rand(4, 1, 28, 28), torch.Generator().manual_seed(0))
