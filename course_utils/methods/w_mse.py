@@ -21,7 +21,7 @@ class WMSE(Method):
     smaller. iterations: how many random partitions into sub-batches the loss is averaged over. Batches of all processes
     are joined first. normalize: compare the directions of the whitened rows, the paper's first choice, or the rows as
     they are, its Euclidean variant. That is the default here: comparing directions leaves a way out, in which a few
-    outliers of the batch carry all the variance while the rest share one direction, and large steps find it.
+    outliers of the batch carry all the variance while the rest share one direction, to which large steps seem to lead.
 
     The head has the paper's one hidden layer with batch norm, at a size that fits a small encoder. A last batch norm
     without scale and shift is added: whitening undoes it, but eps, the shrinkage that keeps a nearly singular
