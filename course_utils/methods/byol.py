@@ -4,15 +4,13 @@ Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Lear
 Symbols: θ online weights, ξ target weights, y representation, z projection, q predictor, τ the target's decay rate.
 """
 
-import math
-
 import torch
 from torch import nn
 
 from course_utils.losses import negative_cosine
 from course_utils.methods.base import Method
 from course_utils.methods.simsiam import spread
-from course_utils.models import MLP, follow, frozen_copy
+from course_utils.models import MLP, follow, frozen_copy, rising
 from course_utils.views import View, augment
 
 
@@ -62,8 +60,7 @@ class BYOL(Method):
         return 4 + 2 * both, {"std": spread(z1)}
 
     def after_step(self, progress):
-        tau = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        follow(self.target, self._online(), momentum=tau)
+        follow(self.target, self._online(), momentum=rising(self.momentum, progress))
 
     def _online(self) -> nn.Module:
         return nn.Sequential(self.encoder, self.projector)

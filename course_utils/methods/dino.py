@@ -5,7 +5,6 @@ Transformers", 2021. Symbols: g_s student, g_t teacher, c centre, τ_s and τ_t 
 """
 
 import functools
-import math
 from numbers import Integral
 
 import torch
@@ -15,7 +14,7 @@ from course_utils.distributed import gather
 from course_utils.losses import dino
 from course_utils.methods.base import Method
 from course_utils.models.heads import DINOHead
-from course_utils.models.momentum import follow, frozen_copy
+from course_utils.models.momentum import follow, frozen_copy, rising
 from course_utils.precision import full_precision
 from course_utils.views import View, augment
 
@@ -106,8 +105,7 @@ class DINO(Method):
 
     @torch.no_grad()
     def after_step(self, progress):
-        momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        follow(self.teacher, nn.Sequential(self.encoder, self.head), momentum=momentum)
+        follow(self.teacher, nn.Sequential(self.encoder, self.head), momentum=rising(self.momentum, progress))
         self.center.lerp_(self._said.mean(0), 1 - self.center_momentum)
 
 

@@ -3,7 +3,7 @@
 from course_utils.models.autoencoders import ConvAutoencoder, ConvDecoder, DenseAutoencoder
 from course_utils.models.encoders import ConvEncoder, ResNet18
 from course_utils.models.heads import MLP, DINOHead, cosines
-from course_utils.models.momentum import follow, frozen_copy
+from course_utils.models.momentum import follow, frozen_copy, rising
 from course_utils.models.transformer import TokenHead, Transformer, TransformerLayer, WordVectors
 from course_utils.models.vit import Block, ViT, patchify, sine_cosine_positions, unpatchify
 
@@ -25,6 +25,7 @@ __all__ = [
     "follow",
     "frozen_copy",
     "patchify",
+    "rising",
     "sine_cosine_positions",
     "unpatchify",
 ]

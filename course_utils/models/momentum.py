@@ -1,6 +1,7 @@
 """A network that follows another: its weights are the exponential moving average of the other's."""
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -13,6 +14,17 @@ def frozen_copy(network: nn.Module) -> nn.Module:
     False
     """
     return copy.deepcopy(network).requires_grad_(False)
+
+
+def rising(momentum: float, progress: float) -> float:
+    """`momentum` at the start of training, 1 at its end, along a half cosine (Grill et al. 2020, BYOL, §3.2).
+
+    With `progress` the part of training done: 1 − (1 − m)(cos(π · progress) + 1) / 2.
+
+    >>> rising(0.5, 0.0), rising(0.5, 0.5), rising(0.5, 1.0)
+    (0.5, 0.75, 1.0)
+    """
+    return 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
 
 
 @torch.no_grad()
