@@ -42,6 +42,7 @@ SETTINGS = ["data", "row", "seed", "steps", "batch_size", "lr", "split"]
 MEASURES = ["probe_100", "probe_5000", "fine_tuned_100", "knn", "face", "angle", "rankme"]
 COSTS = ["seconds", "images_per_second", "peak_mib"]
 FEW, MANY = 100, 5000  # labels
+FRAMES = 6  # of a clip: as many clips are given as have the others' number of images
 
 
 def run(
@@ -228,10 +229,9 @@ def _batches(method: Method, data: str, splits: Dataset, seed: int, batch_size: 
     if method.trains_on == "colour images" and splits.train.x.shape[1] == 1:
         return load(data, seed=seed, colour=True, **(sizes or {})).train.x, batch_size
     if method.trains_on == "clips":
-        clips = load("moving_glyphs", seed=seed, n_train=1, n_validation=1, n_test=1).train.x
-        frames = clips.shape[1]
-        n = len(splits.train) // frames
-        return load("moving_glyphs", seed=seed, n_train=n, n_validation=1, n_test=1).train.x, batch_size // frames
+        n = len(splits.train) // FRAMES
+        clips = load("moving_glyphs", seed=seed, frames=FRAMES, n_train=n, n_validation=1, n_test=1).train.x
+        return clips, batch_size // FRAMES
     return splits.train.x, batch_size
 
 
