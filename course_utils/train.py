@@ -185,8 +185,8 @@ def fit(
 
 def _fabric(device: str, precision: str, method: Method) -> Fabric:
     """A launched Fabric: one process, or as many as torchrun started."""
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+    kind, colon, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and index.isdecimal())):
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' (or 'cuda:1', …) or 'mps', got {device!r}")
     if precision not in ("auto", "bf16-mixed", "32-true"):
         raise ValueError(f"precision must be 'auto', 'bf16-mixed' or '32-true', got {precision!r}")

@@ -647,6 +647,7 @@ def test_nan_in_the_data_is_found_at_the_first_step_that_meets_it():
         ({"device": "gpu"}, ValueError, "device must be 'auto', 'cpu', 'cuda' (or 'cuda:1', …) or 'mps', got 'gpu'"),
         ({"device": "cpu:1"}, ValueError, "(or 'cuda:1', …) or 'mps', got 'cpu:1'"),
         ({"device": "cuda:x"}, ValueError, "(or 'cuda:1', …) or 'mps', got 'cuda:x'"),
+        ({"device": "cpu:"}, ValueError, "(or 'cuda:1', …) or 'mps', got 'cpu:'"),
         ({"precision": "fp16"}, ValueError, "precision must be 'auto', 'bf16-mixed' or '32-true', got 'fp16'"),
         ({"data": X.numpy()}, TypeError, "data must be a tensor or a sequence of tensors; load(...).train.x is one"),
         ({"data": []}, TypeError, "data must be a tensor or a sequence of tensors; load(...).train.x is one"),
