@@ -178,3 +178,9 @@ def test_another_table_is_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match=r"mine\.csv is not a league's table: its columns are name, age"):
         quick(rows=["PCA"], out=out)
     assert out.read_text() == "name,age\nA,3\n"
+
+
+def test_the_chosen_rates_are_the_best_of_the_committed_search():
+    search = pd.read_csv(CHAPTER / "league_search.csv")
+    assert set(search["split"]) == {"validation"}
+    assert {row: rate for row, rate in league.best_rates(search).items() if rate} == league.CHOSEN
