@@ -39,14 +39,17 @@ CHOSEN: dict[str, float] = {  # the best of them on validation: `best_rates` of 
     "supervised": 0.015,
     "supervised ViT": 0.0025,
     "barlow_twins": 0.006,
+    "byol": 0.006,
     "colorization": 0.006,
     "cpc": 0.015,
     "deep_cluster": 0.015,
     "denoising": 0.015,
     "dino": 0.015,
     "frame_order": 0.0025,
+    "i_jepa": 0.0025,
     "inpainting": 0.015,
     "jigsaw": 0.015,
+    "mae": 0.0025,
     "moco": 0.006,
     "next_frame": 0.006,
     "nnclr": 0.006,
@@ -54,13 +57,19 @@ CHOSEN: dict[str, float] = {  # the best of them on validation: `best_rates` of 
     "rotation": 0.015,
     "siamese": 0.015,
     "simclr": 0.015,
+    "simsiam": 0.006,
     "super_resolution": 0.006,
     "swav": 0.015,
     "triplet": 0.006,
     "vicreg": 0.015,
     "w_mse": 0.015,
 }
-FINE_TUNED = ("random encoder", "simclr")  # rows that are also trained on with few labels; the first is from scratch
+FINE_TUNED = (
+    "random encoder",
+    "siamese",
+    "simclr",
+    "vicreg",
+)  # are also trained on with few labels; the first starts so
 FINE_TUNING = {"strategy": "full", "steps": 500, "lr": 1e-2}  # each chosen on validation, from three rates
 FROM_SCRATCH = {"strategy": "full", "steps": 1000, "lr": 1e-2}
 SETTINGS = ["data", "row", "seed", "steps", "batch_size", "lr", "split"]
@@ -183,7 +192,7 @@ def measure(
     sizes: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """One run: train `row` with one seed and measure it. The arguments and the answer are `run`'s columns."""
-    splits = load(data, seed=seed, **(sizes or {}))
+    splits = _splits(data, seed, tuple((sizes or {}).items()))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         method = _make(row, splits)
@@ -202,6 +211,12 @@ def measure(
 def sized_view(splits: Dataset):
     """The league's view: the course's, at 5/7 of the images' height, which halves the cost of a step."""
     return functools.partial(augment, size=max(8, 4 * round(splits.train.x.shape[2] * 5 / 28)))
+
+
+@functools.lru_cache(maxsize=1)
+def _splits(data: str, seed: int, sizes: tuple[tuple[str, int], ...]) -> Dataset:
+    """A process makes one seed's run after run, and draws its data once."""
+    return load(data, seed=seed, **dict(sizes))
 
 
 class _Fixed(Method):
@@ -243,7 +258,7 @@ def _make(row: str, splits: Dataset) -> Method:
     if row.startswith("random"):
         return _Fixed(encoder)
     if row == "autoencoder":
-        return Autoencoder(ConvAutoencoder(encoder, size=size))
+        return Autoencoder(ConvAutoencoder(encoder, size=size, width=8))  # the decoder of the methods that restore
     return Supervised(encoder, n_classes=len(splits.class_names), view=sized_view(splits))
 
 

@@ -72,6 +72,9 @@ class History:
         return ax
 
 
+ADAMW = functools.partial(torch.optim.AdamW, fused=True)  # all weights at once: a tenth of a small network's step
+
+
 def fit(
     method: Method,
     data: Tensor | Sequence[Tensor],
@@ -82,7 +85,7 @@ def fit(
     lr: float = 2e-3,
     weight_decay: float = 1e-4,
     warmup: float = 0.1,
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    optimizer: Callable[..., torch.optim.Optimizer] = ADAMW,
     device: str = "auto",
     precision: str = "auto",
     checkpoint: str | Path | None = None,

@@ -45,7 +45,7 @@ class IJEPA(Method):
         aspect: tuple[float, float] = (0.75, 1.5),
         momentum: float = 0.95,
         width: int = 24,
-        depth: int = 2,
+        depth: int = 1,
         heads: int = 2,
         view: View | None = None,
     ):

@@ -75,17 +75,17 @@ class ConvDecoder(nn.Module):
 
 
 class ConvAutoencoder(nn.Module):
-    """A convolutional encoder and a `ConvDecoder`: the code is the encoder's feature vector.
+    """A convolutional encoder and a `ConvDecoder` of some `width`: the code is the encoder's feature vector.
 
     >>> import torch
     >>> ConvAutoencoder(ConvEncoder(1, width=8), size=28)(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 1, 28, 28])
     """
 
-    def __init__(self, encoder: ConvEncoder, *, size: int = 28):
+    def __init__(self, encoder: ConvEncoder, *, size: int = 28, width: int = 32):
         super().__init__()
         self.encoder = encoder
-        self.decoder = ConvDecoder(encoder.out_dim, channels=encoder.in_channels, size=size)
+        self.decoder = ConvDecoder(encoder.out_dim, channels=encoder.in_channels, size=size, width=width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))
