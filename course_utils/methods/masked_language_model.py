@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from course_utils.losses import masked_cross_entropy
 from course_utils.methods.base import Method
-from course_utils.models.transformer import TokenHead, Transformer, start_small
+from course_utils.models.transformer import TokenHead, Transformer, start_for_width
 from course_utils.text import mask_tokens
 
 
@@ -19,7 +19,8 @@ class MaskedLanguageModel(Method):
 
     Batches are tokens (N, T) int64 with [MASK] and the other special tokens numbered as in `course_utils.text`. parts:
     the shares that become [MASK], become a random token, and stay. It logs the accuracy at the chosen positions.
-    What is not the paper's: the size, the optimiser's schedule, which is `fit`'s, and dropout, which is the encoder's.
+    What is not the paper's: the size and the start that suits it (`start_for_width`), the optimiser's schedule, which
+    is `fit`'s, and dropout, which is the encoder's.
 
     >>> from course_utils.models import Transformer
     >>> method = MaskedLanguageModel(Transformer(100, dim=16, depth=1, heads=2, length=8))
@@ -89,8 +90,8 @@ class BERT(MaskedLanguageModel):
         super().__init__(encoder, **options)
         self.pooler = nn.Sequential(nn.Linear(encoder.out_dim, encoder.out_dim), nn.Tanh())
         self.next = nn.Linear(encoder.out_dim, 2)
-        self.pooler.apply(start_small)
-        self.next.apply(start_small)
+        self.pooler.apply(start_for_width)
+        self.next.apply(start_for_width)
 
     @torch.no_grad()
     def predict_next(self, ids: Tensor, segments: Tensor) -> Tensor:

@@ -197,11 +197,27 @@ def test_segments_must_fit_and_a_causal_transformer_has_none():
         TransformerLayer(10, heads=4)
 
 
-def test_weights_start_small_and_word_vectors_as_in_the_word2vec_program():
-    network = build(dim=96)
-    for name, parameter in network.named_parameters():
-        if parameter.ndim == 2 and parameter.numel() > 500:
-            assert parameter.std().item() == pytest.approx(0.02, rel=0.1), name
+@pytest.mark.parametrize("dim", [24, 96])
+def test_weights_start_by_the_width_they_read(dim):
+    network = build(dim=dim)
+    for name, part in network.named_modules():
+        if isinstance(part, torch.nn.Linear):
+            assert part.weight.std().item() == pytest.approx(part.in_features**-0.5, rel=0.1), name
+            assert (part.bias == 0).all(), name
+    assert network.words.weight.std().item() == pytest.approx(0.5 * dim**-0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("dim", [16, 256])
+def test_scores_start_with_a_variance_of_a_quarter_at_any_width(dim):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        h = torch.nn.functional.layer_norm(torch.randn(50, dim), (dim,))
+        words, head = build(dim=dim).words.weight, TokenHead(dim, vocabulary=50)
+    assert (h @ words.T).var().item() == pytest.approx(0.25, rel=0.25)
+    assert head(h, words).var().item() == pytest.approx(0.25, rel=0.3)
+
+
+def test_word_vectors_start_as_in_the_word2vec_program():
     vectors = WordVectors(500, dim=10)
     assert vectors(torch.arange(500)).abs().max() <= 0.05
     assert vectors(torch.arange(500)).std().item() == pytest.approx(0.1 / 12**0.5, rel=0.05)
