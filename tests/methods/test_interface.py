@@ -128,7 +128,9 @@ def test_a_few_steps_beat_chance_clearly(name):
     _, history = trained(name, 35)
     end = sum(history.losses[-5:]) / 5
     assert end < REACH[name]
-    assert end < 0.95 * max(history.losses[:10])  # a queue that starts with random keys makes it easy at first
+    easy = name in ("moco", "nnclr")  # at first: their queues start with random keys
+    start = max(history.losses[:10]) if easy else history.losses[0]
+    assert end < start - 0.05 * abs(start)
 
 
 @every_method
