@@ -141,7 +141,7 @@ def _newton_direction(z, m, p, penalty, gradient, diagonal) -> Tensor:
     q = residual / diagonal
     search, rho = q, _dot(residual, q)
     target = rho * gradient.norm(dim=(0, 2)).clamp(1e-6, 0.1)  # squared: residual falls by the square root
-    for _ in range(100):
+    for _ in range(1000):  # features of nearly no variance need many
         zs = _apply(z, search)
         ps = p * zs
         product = _adjoint(z, m * (ps - p * ps.sum(-1, keepdim=True))) + penalty * search
