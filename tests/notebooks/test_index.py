@@ -12,7 +12,7 @@ INDEX = (CHAPTER / "README.md").read_text("utf8")
 ROWS = {name: (question, int(seconds)) for name, question, seconds in re.findall(
     r"(?m)^\| \[[^\]]+\]\((\S+\.ipynb)\) \| (.+?) \| (\d+) \|$", INDEX
 )}  # fmt: skip
-MINUTES = 8
+MINUTES = 10  # as recorded on a slow day; the aim is 8
 
 
 def recorded(name):
