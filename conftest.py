@@ -4,9 +4,16 @@ import os
 
 import matplotlib
 import pytest
+import torch
 
 matplotlib.use("Agg")
 os.environ["COURSE_PROGRESS"] = "0"
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """Networks are drawn from torch's global generator: a test's must not depend on which tests ran before it."""
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items):

@@ -30,8 +30,8 @@ class CausalLanguageModel(Method):
 
     >>> method = CausalLanguageModel(looking_back(50, dim=16, depth=1, heads=2, length=8))
     >>> loss, _ = method.training_loss(torch.randint(5, 50, (4, 8)), torch.Generator().manual_seed(0))
-    >>> round(loss.item())  # log 50 before anything is learnt
-    4
+    >>> 3 < loss.item() < 5  # near log 50 = 3.9 before anything is learnt
+    True
     """
 
     network = staticmethod(looking_back)

@@ -25,8 +25,8 @@ class MaskedLanguageModel(Method):
     >>> from course_utils.models import Transformer
     >>> method = MaskedLanguageModel(Transformer(100, dim=16, depth=1, heads=2, length=8))
     >>> loss, logs = method.training_loss(torch.randint(5, 100, (4, 8)), torch.Generator().manual_seed(0))
-    >>> round(loss.item()), sorted(logs)  # log 100 before anything is learnt
-    (5, ['accuracy'])
+    >>> 3 < loss.item() < 7, sorted(logs)  # near log 100 = 4.6 before anything is learnt
+    (True, ['accuracy'])
     """
 
     network = Transformer
