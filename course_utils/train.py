@@ -134,7 +134,7 @@ def fit(
     if fabric.device.type == "cpu" or fabric._precision.precision == "bf16-mixed":
         method.to(memory_format=torch.channels_last)  # small convolutions take half to nine tenths of the time
     method.to(fabric.device)
-    wrapped, optim = fabric.setup(method, optimizer(method.parameters(), lr=lr, weight_decay=weight_decay))
+    wrapped, optim = fabric.setup(method, optimizer(method.parameter_groups(lr), lr=lr, weight_decay=weight_decay))
     wrapped.mark_forward_method("training_loss")
     tensors = [tensor.to(fabric.device) for tensor in tensors]
     schedule = torch.optim.lr_scheduler.LambdaLR(optim, _warmup_then_cosine(steps, warmup))

@@ -25,6 +25,10 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """Called after every update with the part of training done, in (0, 1]: moving averages, queues, schedules."""
 
+    def parameter_groups(self, lr: float) -> list[dict]:
+        """What the optimiser is given: all weights, at the learning rate lr. A method may give a part another one."""
+        return [{"params": list(self.parameters()), "lr": lr}]
+
     @torch.no_grad()
     def encode(self, x: Tensor, *, batch_size: int = 1024) -> Tensor:
         """Features (N, D) float32 on the processor: evaluation mode, no gradients, in batches of bounded memory.

@@ -150,6 +150,15 @@ def test_every_parameter_has_a_gradient(name):
 
 
 @every_method
+def test_the_optimiser_is_given_every_parameter_once(name):
+    method = build(name)
+    groups = method.parameter_groups(0.1)
+    given = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(given) == sorted(id(parameter) for parameter in method.parameters())
+    assert all(group["lr"] > 0 for group in groups)
+
+
+@every_method
 def test_the_loss_follows_from_the_generator_and_leaves_the_global_one_and_the_batch_alone(name):
     method = build(name)
     before, state = X.clone(), torch.get_rng_state()

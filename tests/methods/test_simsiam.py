@@ -119,3 +119,18 @@ def test_the_spread_of_the_projections_is_logged():
     _, logs = method.training_loss(X, seeded())
     z1 = reference.projector(reference.encoder(augment(X, seeded())))
     assert logs == {"std": pytest.approx(spread(z1))}
+
+
+def test_the_predictor_is_trained_faster():
+    """One step of plain gradient descent moves the predictor by `faster` times the rate, and the rest by the rate."""
+    method = build(faster=10)
+    before = copy.deepcopy(dict(method.named_parameters()))
+    optimizer = torch.optim.SGD(method.parameter_groups(0.1), lr=0.1)
+    method.training_loss(X, seeded())[0].backward()
+    optimizer.step()
+    for name, parameter in method.named_parameters():
+        rate = 1.0 if name.startswith("predictor") else 0.1
+        torch.testing.assert_close(parameter, before[name] - rate * parameter.grad, msg=name)
+    assert len(build(predictor=nn.Identity()).parameter_groups(0.1)) == 1
+    with pytest.raises(ValueError, match="faster must be positive"):
+        build(faster=0)
