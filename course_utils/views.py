@@ -220,12 +220,13 @@ def rotate_four_ways(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def mask_patches(
-    x: Tensor, rng: torch.Generator, *, patch: int = 7, ratio: float = 0.5, fill: float = 0.0
+    x: Tensor, rng: torch.Generator, *, patch: int = 7, ratio: float = 0.5, fill: float | str = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Hide the same number of random square patches in every image: masked images, and the mask (N, 1, H, W) bool.
 
     The mask is True where the image is hidden. Of the grid of H/patch × W/patch patches, round(ratio · count) are
-    hidden, at least one and never all. Raises ValueError when `patch` does not divide H and W.
+    hidden, at least one and never all, and take the value `fill`, or with "mean" that of what is visible in each image
+    and channel. Raises ValueError when `patch` does not divide H and W.
 
     >>> rng = torch.Generator().manual_seed(0)
     >>> masked, mask = mask_patches(torch.rand(2, 1, 28, 28), rng, patch=7, ratio=0.25)
@@ -244,6 +245,11 @@ def mask_patches(
     order = torch.rand(n, count, generator=rng, device=x.device).argsort(1)
     mask = (order < hidden).view(n, 1, rows, columns)
     mask = mask.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    if fill == "mean":
+        visible = x.masked_fill(mask, 0).sum((2, 3), keepdim=True) / (~mask).sum((2, 3), keepdim=True)
+        return torch.where(mask, visible.to(x.dtype), x), mask
+    if isinstance(fill, str):
+        raise ValueError(f"fill must be a number or 'mean', got {fill!r}")
     return x.masked_fill(mask, fill), mask
 
 

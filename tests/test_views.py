@@ -459,6 +459,15 @@ def test_a_mask_hides_the_same_number_of_whole_patches_and_nothing_else(seed, gr
         assert torch.equal(seen[:, ~hidden], image[:, ~hidden])
 
 
+def test_hidden_patches_can_take_the_mean_of_what_each_image_and_channel_shows():
+    x = images(3, 2, 8, 8)
+    masked, mask = mask_patches(x, generator(), patch=4, ratio=0.25, fill="mean")
+    for image, hidden, seen in zip(x, mask[:, 0], masked, strict=True):
+        for channel, shown in zip(image, seen, strict=True):
+            assert shown[hidden].unique().item() == pytest.approx(channel[~hidden].mean().item(), rel=1e-5)
+            assert torch.equal(shown[~hidden], channel[~hidden])
+
+
 def test_hidden_patches_are_uniform_over_positions_and_pairs():
     _, mask = mask_patches(torch.zeros(3000, 1, 4, 6), generator(), patch=2, ratio=1 / 3)
     patches = mask[:, 0, ::2, ::2].flatten(1)
@@ -738,6 +747,7 @@ X = torch.rand(2, 3, 8, 8)
         (mask_patches, {"patch": -4}, "patch.*got -4"),
         (mask_patches, {"patch": 4.0}, r"patch must be a whole number.*got 4\.0"),
         (mask_patches, {"patch": 8}, r"at least 2 patches, got 0\.5 of 1"),
+        (mask_patches, {"patch": 4, "fill": "black"}, "fill must be a number or 'mean', got 'black'"),
         (mask_patches, {"patch": 4, "ratio": 0.0}, r"ratio must lie between 0 and 1.*0\.0 of 4"),
         (mask_patches, {"patch": 4, "ratio": 1.0}, r"ratio.*1\.0 of 4"),
         (mask_patches, {"patch": 4, "ratio": math.nan}, "ratio.*nan"),

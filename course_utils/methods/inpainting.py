@@ -15,8 +15,9 @@ class Inpainting(Method):
     """The masked L2 loss of equation 1, on squares hidden at random as in the paper's random-block variant (§3.3).
 
     The encoder sees the image with `ratio` of its `patch`×`patch` squares hidden; the decoder paints the whole image
-    from the representation, and only the hidden pixels count. The paper's adversarial term, which sharpens the
-    painting, is left out: it was not used for its feature-learning results (§5.2).
+    from the representation, and only the hidden pixels count. Hidden squares take the mean of what is visible: black
+    ones would look like nothing in a whole image, and features of whole images would be the worse for it. The paper's
+    adversarial term, which sharpens the painting, is left out: it was not used for its feature-learning results (§5.2).
 
     >>> import torch
     >>> from course_utils.models import ConvEncoder
@@ -39,5 +40,5 @@ class Inpainting(Method):
         return self.decoder(self.encoder(masked))
 
     def training_loss(self, batch, rng):
-        masked, mask = mask_patches(batch, rng, patch=self.patch, ratio=self.ratio)
+        masked, mask = mask_patches(batch, rng, patch=self.patch, ratio=self.ratio, fill="mean")
         return reconstruction(self(masked), batch, mask=mask), {}
