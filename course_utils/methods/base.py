@@ -42,6 +42,16 @@ class Method(nn.Module):
         return encode(self.encoder, x, batch_size=batch_size)
 
 
+def with_faster(method: Method, part: nn.Module, *, lr: float, times: float) -> list[dict]:
+    """Parameter groups in which one part of a method, a predictor say, learns at `times` the rate of all others."""
+    if not times > 0:
+        raise ValueError(f"a part of the network must learn at a positive multiple of the rate, got {times}")
+    own = set(part.parameters())
+    others = [parameter for parameter in method.parameters() if parameter not in own]
+    groups = [{"params": others, "lr": lr}, {"params": list(own), "lr": times * lr}]
+    return [group for group in groups if group["params"]]
+
+
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
     """`encoder(x)` as `Method.encode` gives it, for an encoder on its own, such as one that was never trained.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from course_utils.losses import negative_cosine
-from course_utils.methods.base import Method
+from course_utils.methods.base import Method, with_faster
 from course_utils.methods.simsiam import spread
 from course_utils.models import MLP, follow, frozen_copy, rising
 from course_utils.views import View, augment
@@ -20,6 +20,7 @@ class BYOL(Method):
     momentum: τ at the start, from where it rises as 1 − (1 − τ)(cos(πk/K) + 1)/2 (§3.2). The paper has 0.996 for its
     hundred thousands of updates; the default is for hundreds. 1 never moves the target, 0 makes it the online network.
     predictor: network (N, projection_dim) -> the same, for q; `nn.Identity()` takes it away, and the network collapses.
+    faster: how many times the others' learning rate the predictor's is; 1 in the paper's algorithm.
 
     Projector and predictor have the paper's form (§3.3: one hidden layer with batch norm), at a size that fits a small
     encoder. The optimiser is the caller's; the paper's is LARS. It logs `std`, which is 0 when all projections point
@@ -40,6 +41,7 @@ class BYOL(Method):
         hidden_dim: int = 128,
         projection_dim: int = 64,
         predictor: nn.Module | None = None,
+        faster: float = 1.0,
         view: View = augment,
     ):
         super().__init__()
@@ -49,7 +51,10 @@ class BYOL(Method):
         self.projector = MLP(encoder.out_dim, hidden_dim, projection_dim)
         self.predictor = MLP(projection_dim, hidden_dim, projection_dim) if predictor is None else predictor
         self.target = frozen_copy(self._online())
-        self.momentum, self.view = momentum, view
+        self.momentum, self.faster, self.view = momentum, faster, view
+
+    def parameter_groups(self, lr):
+        return with_faster(self, self.predictor, lr=lr, times=self.faster)
 
     def training_loss(self, batch, rng):
         x1, x2 = self.view(batch, rng), self.view(batch, rng)

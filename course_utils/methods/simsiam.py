@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.losses import negative_cosine
-from course_utils.methods.base import Method
+from course_utils.methods.base import Method, with_faster
 from course_utils.models import MLP
 from course_utils.views import View, augment
 
@@ -46,8 +46,6 @@ class SimSiam(Method):
         view: View = augment,
     ):
         super().__init__()
-        if not faster > 0:
-            raise ValueError(f"faster must be positive, got {faster}")
         d = projection_dim
         self.encoder = encoder
         layers = MLP(encoder.out_dim, d, d, d, bias=False)
@@ -56,10 +54,7 @@ class SimSiam(Method):
         self.stop_gradient, self.faster, self.view = stop_gradient, faster, view
 
     def parameter_groups(self, lr):
-        predictor = set(self.predictor.parameters())
-        others = [p for p in self.parameters() if p not in predictor]
-        groups = [{"params": others, "lr": lr}, {"params": list(predictor), "lr": self.faster * lr}]
-        return [group for group in groups if group["params"]]
+        return with_faster(self, self.predictor, lr=lr, times=self.faster)
 
     def training_loss(self, batch, rng):
         z1, z2 = (self.projector(self.encoder(self.view(batch, rng))) for _ in range(2))

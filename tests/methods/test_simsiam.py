@@ -132,5 +132,5 @@ def test_the_predictor_is_trained_faster():
         rate = 1.0 if name.startswith("predictor") else 0.1
         torch.testing.assert_close(parameter, before[name] - rate * parameter.grad, msg=name)
     assert len(build(predictor=nn.Identity()).parameter_groups(0.1)) == 1
-    with pytest.raises(ValueError, match="faster must be positive"):
-        build(faster=0)
+    with pytest.raises(ValueError, match="positive multiple of the rate, got 0"):
+        build(faster=0).parameter_groups(0.1)
