@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOW = [
     {"precision", "distributed"},  # what the machine has: below everything
-    {"data"},
+    {"data", "cluster"},
     {"views", "text"},
     {"models"},
     {"losses"},
@@ -26,7 +26,7 @@ FLOW = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOW) for room in rooms}
 CALLED_IN_NOTEBOOKS = ["data", "views", "text", "models", "losses", "methods", "train", "evaluate", "plots", "widgets"]
-CALLED_IN_NOTEBOOKS += ["claims"]
+CALLED_IN_NOTEBOOKS += ["claims", "cluster"]
 WITHOUT_EXAMPLE = {"locate"}  # its answer is a path of the machine it runs on
 
 
