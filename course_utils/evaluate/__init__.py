@@ -4,6 +4,7 @@ from course_utils.data.types import balanced_subset
 from course_utils.evaluate.factors import factor_probes
 from course_utils.evaluate.fine_tuning import fine_tune
 from course_utils.evaluate.health import alignment, cka, collapse, rankme, uniformity
+from course_utils.evaluate.likelihood import active_units, elbo, importance_weighted_likelihood
 from course_utils.evaluate.neighbours import knn_accuracy, knn_scores
 from course_utils.evaluate.probes import (
     ProbeResult,
@@ -17,12 +18,15 @@ from course_utils.evaluate.scores import reconstruction_error, silhouette, top_k
 __all__ = [
     "ProbeResult",
     "RegressionResult",
+    "active_units",
     "alignment",
     "balanced_subset",
     "cka",
     "collapse",
+    "elbo",
     "factor_probes",
     "fine_tune",
+    "importance_weighted_likelihood",
     "knn_accuracy",
     "knn_scores",
     "label_efficiency",

@@ -8,16 +8,29 @@ from course_utils.losses.language import masked_cross_entropy, skip_gram_negativ
 from course_utils.losses.metric import contrastive_margin, mine_triplets, triplet_margin
 from course_utils.losses.reconstruction import reconstruction
 from course_utils.losses.redundancy import barlow_twins, covariance, invariance, variance, vicreg, whiten, whitening_mse
+from course_utils.losses.regularisation import jacobian_norm, kl_to_target
+from course_utils.losses.variational import (
+    bernoulli_log_likelihood,
+    free_bits,
+    gaussian_log_likelihood,
+    kl_to_standard_normal,
+)
 
 __all__ = [
     "barlow_twins",
+    "bernoulli_log_likelihood",
     "colour_bins",
     "colour_cross_entropy",
     "contrastive_margin",
     "covariance",
     "dino",
+    "free_bits",
+    "gaussian_log_likelihood",
     "info_nce",
     "invariance",
+    "jacobian_norm",
+    "kl_to_standard_normal",
+    "kl_to_target",
     "masked_cross_entropy",
     "mine_triplets",
     "negative_cosine",

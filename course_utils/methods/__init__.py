@@ -25,6 +25,11 @@ from course_utils.methods.masked_language_model import BERT, MaskedLanguageModel
 from course_utils.methods.moco import MoCo
 from course_utils.methods.next_frame import NextFrame
 from course_utils.methods.nnclr import NNCLR
+from course_utils.methods.regularised_autoencoders import (
+    ContractiveAutoencoder,
+    DenoisingAutoencoder,
+    SparseAutoencoder,
+)
 from course_utils.methods.relative_position import RelativePosition
 from course_utils.methods.restoration import Denoising, Restoration, SuperResolution
 from course_utils.methods.rotation import Rotation
@@ -34,6 +39,7 @@ from course_utils.methods.simsiam import SimSiam
 from course_utils.methods.supervised import Supervised
 from course_utils.methods.swav import SwAV
 from course_utils.methods.triplet import Triplet
+from course_utils.methods.variational_autoencoder import VariationalAutoencoder
 from course_utils.methods.vicreg import VICReg
 from course_utils.methods.w_mse import WMSE
 from course_utils.methods.word2vec import Word2Vec
@@ -105,8 +111,10 @@ __all__ = [
     "BarlowTwins",
     "CausalLanguageModel",
     "Colorization",
+    "ContractiveAutoencoder",
     "DeepCluster",
     "Denoising",
+    "DenoisingAutoencoder",
     "FrameOrder",
     "Inpainting",
     "Jigsaw",
@@ -120,11 +128,13 @@ __all__ = [
     "Siamese",
     "SimCLR",
     "SimSiam",
+    "SparseAutoencoder",
     "SuperResolution",
     "Supervised",
     "SwAV",
     "Triplet",
     "VICReg",
+    "VariationalAutoencoder",
     "Word2Vec",
     "build",
     "encode",

@@ -13,7 +13,8 @@ class DenseAutoencoder(nn.Module):
 
     Inputs of any shape with sizes[0] elements an example are flattened, and reconstructions are shaped like them.
     `activation=None` leaves the network linear: trained on squared error it spans the subspace of PCA
-    (Baldi and Hornik 1989). There is no activation on the code or on the output.
+    (Baldi and Hornik 1989). There is no activation on the output, and none on the code
+    unless `code_activation` names one: a ReLU for codes that may be exactly 0, a sigmoid for codes in (0, 1).
 
     >>> import torch
     >>> model = DenseAutoencoder((784, 128, 64))
@@ -22,11 +23,19 @@ class DenseAutoencoder(nn.Module):
     (torch.Size([2, 1, 28, 28]), torch.Size([2, 64]))
     """
 
-    def __init__(self, sizes: tuple[int, ...], *, activation: type[nn.Module] | None = nn.ReLU):
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        *,
+        activation: type[nn.Module] | None = nn.ReLU,
+        code_activation: type[nn.Module] | None = None,
+    ):
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"an autoencoder needs at least an input and a code size, got {sizes}")
         self.encoder = nn.Sequential(nn.Flatten(), *self._layers(sizes, activation))
+        if code_activation is not None:
+            self.encoder.append(code_activation())
         self.encoder.out_dim = sizes[-1]
         self.decoder = nn.Sequential(*self._layers(sizes[::-1], activation))
 

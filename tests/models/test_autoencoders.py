@@ -182,3 +182,10 @@ def test_reconstructions_in_eval_do_not_depend_on_the_batch(make):
     together = model(x)
     assert torch.equal(model(x), together)
     torch.testing.assert_close(torch.cat([model(image[None]) for image in x]), together)
+
+
+def test_an_activation_of_the_code_ends_the_encoder_and_leaves_the_decoder():
+    model = build(DenseAutoencoder, (9, 7, 5), code_activation=nn.Sigmoid)
+    z = model.encoder(50 * draw(20, 9, dtype=torch.float32))
+    assert 0 <= z.min() < 0.1 < 0.9 < z.max() <= 1
+    assert [type(part) for part in model.decoder] == [nn.Linear, nn.ReLU, nn.Linear]
