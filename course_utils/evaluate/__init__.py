@@ -3,6 +3,7 @@
 from course_utils.data.types import balanced_subset
 from course_utils.evaluate.factors import factor_probes
 from course_utils.evaluate.fine_tuning import fine_tune
+from course_utils.evaluate.generative import frechet_distance, precision_recall
 from course_utils.evaluate.health import alignment, cka, collapse, rankme, uniformity
 from course_utils.evaluate.likelihood import active_units, elbo, importance_weighted_likelihood
 from course_utils.evaluate.neighbours import knn_accuracy, knn_scores
@@ -26,11 +27,13 @@ __all__ = [
     "elbo",
     "factor_probes",
     "fine_tune",
+    "frechet_distance",
     "importance_weighted_likelihood",
     "knn_accuracy",
     "knn_scores",
     "label_efficiency",
     "linear_probe",
+    "precision_recall",
     "rankme",
     "reconstruction_error",
     "regression_probe",

@@ -15,8 +15,10 @@ from course_utils.methods.causal_language_model import CausalLanguageModel
 from course_utils.methods.colorization import Colorization
 from course_utils.methods.cpc import CPC
 from course_utils.methods.deep_cluster import DeepCluster
+from course_utils.methods.diffusion import Diffusion
 from course_utils.methods.dino import DINO
 from course_utils.methods.frame_order import FrameOrder
+from course_utils.methods.gan import GAN
 from course_utils.methods.i_jepa import IJEPA
 from course_utils.methods.inpainting import Inpainting
 from course_utils.methods.jigsaw import Jigsaw
@@ -25,6 +27,7 @@ from course_utils.methods.masked_language_model import BERT, MaskedLanguageModel
 from course_utils.methods.moco import MoCo
 from course_utils.methods.next_frame import NextFrame
 from course_utils.methods.nnclr import NNCLR
+from course_utils.methods.real_nvp import RealNVP
 from course_utils.methods.regularised_autoencoders import (
     ContractiveAutoencoder,
     DenoisingAutoencoder,
@@ -102,6 +105,7 @@ __all__ = [
     "BYOL",
     "CPC",
     "DINO",
+    "GAN",
     "IJEPA",
     "MAE",
     "NNCLR",
@@ -115,6 +119,7 @@ __all__ = [
     "DeepCluster",
     "Denoising",
     "DenoisingAutoencoder",
+    "Diffusion",
     "FrameOrder",
     "Inpainting",
     "Jigsaw",
@@ -122,6 +127,7 @@ __all__ = [
     "Method",
     "MoCo",
     "NextFrame",
+    "RealNVP",
     "RelativePosition",
     "Restoration",
     "Rotation",
