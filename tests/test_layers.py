@@ -16,7 +16,7 @@ FLOW = [
     {"losses"},
     {"methods"},
     {"train"},
-    {"evaluate"},
+    {"evaluate", "reduce"},
     {"plots"},
     {"widgets"},
     {"claims"},
@@ -26,7 +26,7 @@ FLOW = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOW) for room in rooms}
 CALLED_IN_NOTEBOOKS = ["data", "views", "text", "models", "losses", "methods", "train", "evaluate", "plots", "widgets"]
-CALLED_IN_NOTEBOOKS += ["claims", "cluster"]
+CALLED_IN_NOTEBOOKS += ["claims", "cluster", "reduce"]
 WITHOUT_EXAMPLE = {"locate"}  # its answer is a path of the machine it runs on
 
 
