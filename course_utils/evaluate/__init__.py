@@ -1,6 +1,13 @@
 """What a representation is worth: probes, neighbours, label efficiency and label-free health."""
 
 from course_utils.data.types import balanced_subset
+from course_utils.evaluate.clusters import (
+    bootstrap_stability,
+    cluster_scores,
+    consensus,
+    gap_statistic,
+    purity,
+)
 from course_utils.evaluate.factors import factor_probes
 from course_utils.evaluate.fine_tuning import fine_tune
 from course_utils.evaluate.generative import frechet_distance, precision_recall
@@ -22,18 +29,23 @@ __all__ = [
     "active_units",
     "alignment",
     "balanced_subset",
+    "bootstrap_stability",
     "cka",
+    "cluster_scores",
     "collapse",
+    "consensus",
     "elbo",
     "factor_probes",
     "fine_tune",
     "frechet_distance",
+    "gap_statistic",
     "importance_weighted_likelihood",
     "knn_accuracy",
     "knn_scores",
     "label_efficiency",
     "linear_probe",
     "precision_recall",
+    "purity",
     "rankme",
     "reconstruction_error",
     "regression_probe",
