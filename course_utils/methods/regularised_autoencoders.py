@@ -12,7 +12,8 @@ class DenoisingAutoencoder(Autoencoder):
     """Rebuild x from a corrupted x̃: Vincent et al. 2008, with the squared error.
 
     corrupt: (x, rng) -> x̃ of the same shape; by default Gaussian noise of standard deviation `noise`. (The paper sets
-    pixels to 0; it names other corruptions as possible.) Features are those of the clean x.
+    pixels to 0; it names other corruptions as possible.) Features are those of the clean x. `Denoising`
+    does the same with a convolutional encoder and a range of noise.
 
     >>> from course_utils.models import DenseAutoencoder
     >>> method = DenoisingAutoencoder(DenseAutoencoder((784, 128)), noise=0.5)
