@@ -196,6 +196,17 @@ def test_the_committed_table_is_the_whole_league():
     assert runs.set_index("row")["lr"].to_dict() == {row: league.CHOSEN.get(row, 0.0) for row in league.ROWS}
 
 
+def test_the_rows_that_are_trained_on_have_ten_seeds():
+    more = pd.read_csv(CHAPTER / "league_fine_tuning.csv")
+    wanted = [(row, seed) for row in league.FINE_TUNED for seed in range(5, 10)]
+    assert sorted(zip(more["row"], more["seed"], strict=True)) == sorted(wanted)
+    assert more[["data", "split", "steps", "batch_size"]].drop_duplicates().values.tolist() == [
+        ["glyphs", "test", 1000, 64]
+    ]
+    assert more.set_index("row")["lr"].to_dict() == {row: league.CHOSEN.get(row, 0.0) for row in league.FINE_TUNED}
+    assert more["fine_tuned_100"].notna().all()
+
+
 def test_a_row_trained_again_lies_where_the_committed_table_says():
     """A single run, so the interval is a prediction's: wider by √(n + 1) than the mean's."""
     runs = pd.read_csv(CHAPTER / "league.csv").query("row == 'siamese'")
