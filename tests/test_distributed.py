@@ -54,7 +54,7 @@ def build(name):
         return {
             "simclr": lambda: SimCLR(encoder, view=Views(), projection_dim=8),
             "rotation": lambda: Rotation(encoder, view=lambda x, rng: x),
-            "inpainting": lambda: Inpainting(encoder, size=12, patch=3, fill=0.0),  # what is hidden is then told by its value
+            "inpainting": lambda: Inpainting(encoder, size=12, patch=3, fill=0.0),  # its value tells what is hidden
         }[name]()
 
 
