@@ -1,5 +1,6 @@
 """Fewer dimensions: PCA from the singular value decomposition, a trained autoencoder, and what neighbours survive."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -215,6 +216,24 @@ class AutoencoderReducer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+# --- by a graph of neighbours
+
+
+def umap(**options):
+    """UMAP (McInnes, Healy and Melville 2018) as its own library has it, with the library's options.
+
+    umap-learn is imported when it is asked for, since it compiles for some seconds, and without its warning that
+    TensorFlow, which nothing here needs, is not installed.
+
+    >>> umap(n_neighbors=5).fit_transform(np.random.default_rng(0).normal(size=(20, 3))).shape
+    (20, 2)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)
+        from umap import UMAP
+    return UMAP(**options)
 
 
 # --- what neighbours survive
