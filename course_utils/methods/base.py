@@ -1,5 +1,7 @@
 """The interface of every method: how it encodes, what it minimises, and what it does after a step."""
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
@@ -62,12 +64,25 @@ def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
     if len(x) == 0:
         raise ValueError("there is nothing to encode: x has no rows")
     device = next((parameter.device for parameter in encoder.parameters()), x.device)
-    precision = choose_precision(encoder, device)
-    modes = {part: part.training for part in encoder.modules()}
-    encoder.eval()
+    with evaluating(encoder), autocast(choose_precision(encoder, device), device):
+        return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(batch_size)])
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module):
+    """Evaluation mode as long as it lasts; then every part is in its own mode again, whatever happened.
+
+    >>> layer = nn.Dropout()
+    >>> with evaluating(layer):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
+    modes = {part: part.training for part in network.modules()}
+    network.eval()
     try:
-        with autocast(precision, device):
-            return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(batch_size)])
+        yield
     finally:
         for part, training in modes.items():
             part.training = training

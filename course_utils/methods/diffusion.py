@@ -3,7 +3,7 @@
 import torch
 
 from course_utils.losses import noise_prediction
-from course_utils.methods.base import Method
+from course_utils.methods.base import Method, evaluating
 from course_utils.models.diffusion import alpha_bars
 
 
@@ -67,13 +67,11 @@ class Diffusion(Method):
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must be between 0 (nothing random after the start) and 1 (DDPM), got {eta}")
         times = self.times(steps or len(self.alpha_bar))
-        modes = self.denoiser.training
-        self.denoiser.eval()
         x = torch.randn(n, *self.shape, generator=rng, device=rng.device).to(self.alpha_bar.device)
         stages = [x]
-        for t, before in zip(times, [*times[1:], None], strict=True):
-            stages.append(self.step(stages[-1], t, before, rng, eta=eta))
-        self.denoiser.train(modes)
+        with evaluating(self.denoiser):
+            for t, before in zip(times, [*times[1:], None], strict=True):
+                stages.append(self.step(stages[-1], t, before, rng, eta=eta))
         return [x.cpu() for x in stages]
 
     def sample(self, n, rng, *, steps: int | None = None, eta: float = 1.0):

@@ -9,7 +9,7 @@ from course_utils.losses import (
     generator_wasserstein,
     gradient_penalty,
 )
-from course_utils.methods.base import Method
+from course_utils.methods.base import Method, evaluating
 
 OBJECTIVES = ("non-saturating", "saturating", "wasserstein")
 
@@ -67,12 +67,8 @@ class GAN(Method):
     @torch.no_grad()
     def sample(self, n, rng):
         """n generated examples on the processor, in evaluation mode."""
-        mode = self.generator.training
-        self.generator.eval()
-        try:
+        with evaluating(self.generator):
             return self.generate(n, rng).float().cpu()
-        finally:
-            self.generator.train(mode)
 
     def training_loss(self, batch, rng):
         fake = self.generate(len(batch), rng).to(batch.dtype)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.losses import masked_cross_entropy
-from course_utils.methods.base import Method
+from course_utils.methods.base import Method, evaluating
 from course_utils.models.transformer import TokenHead, Transformer, start_for_width
 from course_utils.text import mask_tokens
 
@@ -48,15 +48,12 @@ class MaskedLanguageModel(Method):
     @torch.no_grad()
     def predict(self, corrupted: Tensor, chosen: Tensor, segments: Tensor | None = None) -> Tensor:
         """Scores of all words at the chosen positions: (M, V) on the processor, in evaluation mode."""
-        mode, device, scores = self.training, self.head.bias.device, []
-        self.eval()
-        try:
+        device, scores = self.head.bias.device, []
+        with evaluating(self):
             for rows in torch.arange(len(corrupted)).split(256):
                 given = None if segments is None else segments[rows].to(device)
                 h = self.encoder.tokens(corrupted[rows].to(device), given)[chosen[rows].to(device)]
                 scores.append(self.head(h, self.encoder.words.weight).float().cpu())
-        finally:
-            self.train(mode)
         return torch.cat(scores)
 
     def training_loss(self, batch, rng):
