@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from course_utils.losses import gaussian_log_likelihood
+from course_utils.methods.base import evaluating
 from course_utils.methods.variational_autoencoder import log_likelihood
 from course_utils.models import VAE, reparametrise
 
@@ -46,7 +47,8 @@ def active_units(model: VAE, x: Tensor, *, threshold: float = 0.01) -> Tensor:
     """
     if len(x) < 2:
         raise ValueError(f"a variance over examples needs at least 2 of them, got {len(x)}")
-    return _in_eval_mode(model, lambda: model.encoder(x)).var(0) > threshold
+    with evaluating(model):
+        return model.encoder(x).var(0) > threshold
 
 
 @torch.no_grad()
@@ -57,7 +59,7 @@ def _log_weights(model: VAE, x: Tensor, samples: int, rng: torch.Generator) -> T
     if len(x) == 0:
         raise ValueError("there is nothing to score: x has no rows")
 
-    def draw():
+    with evaluating(model):
         mu, log_var = model.encoder.distribution(x)
         weights = []
         for _ in range(samples):
@@ -65,15 +67,3 @@ def _log_weights(model: VAE, x: Tensor, samples: int, rng: torch.Generator) -> T
             joint = log_likelihood(model, x, z) + model.prior.log_prob(z)
             weights.append((joint - gaussian_log_likelihood(z, mu, log_var)).double())
         return torch.stack(weights)
-
-    return _in_eval_mode(model, draw)
-
-
-def _in_eval_mode(model, function):
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
-    try:
-        return function()
-    finally:
-        for part, training in modes.items():
-            part.training = training
