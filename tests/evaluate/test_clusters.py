@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from sklearn import metrics
+from sklearn import get_config, metrics
 from sklearn.cluster import KMeans
+from sklearn.metrics.cluster import _unsupervised
 
 from course_utils.evaluate import bootstrap_stability, cluster_scores, consensus, gap_statistic, purity, silhouette
 
@@ -57,16 +58,44 @@ def test_names_of_groups_do_not_matter():
     assert cluster_scores(x, truth, truth) == pytest.approx(cluster_scores(x, 7 - 3 * truth, truth))
 
 
-def test_fifty_thousand_points_need_modest_memory():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_silhouette_is_scikit_learns_over_all_points_however_many_blocks_it_takes(dtype, monkeypatch):
+    x, labels = groups(n=2000, apart=2)  # 6000 points: 288 MB of distances in float64
+    x = x.astype(dtype)
+    expected = metrics.silhouette_score(x, labels)
+    blocks = []
+    chunked = _unsupervised.pairwise_distances_chunked
+
+    def counted(*args, **options):
+        for part in chunked(*args, **options):
+            blocks.append(part)
+            yield part
+
+    monkeypatch.setattr(_unsupervised, "pairwise_distances_chunked", counted)
+    assert cluster_scores(x, labels)["silhouette"] == pytest.approx(expected, rel=1e-6)
+    assert len(blocks) >= 2
+    assert cluster_scores(x, labels, sample_size=900, seed=3)["silhouette"] == pytest.approx(
+        silhouette(x, labels, sample_size=900, seed=3)
+    )
+    assert cluster_scores(x, labels, sample_size=900)["silhouette"] != pytest.approx(expected, rel=1e-6)
+
+
+def test_memory_is_bounded_though_all_pairs_are_compared():
     rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(50_000, 8)), rng.integers(0, 10, 50_000)
+    x, labels = rng.normal(size=(16_000, 4)), rng.integers(0, 10, 16_000)
     tracemalloc.start()
     try:
-        cluster_scores(x, labels, labels, sample_size=2000)
+        cluster_scores(x, labels, labels)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 150 * 2**20  # all pairs would need 20 GB
+    assert 32 * 2**20 < peak < 256 * 2**20  # all pairs at once would need 2 GB
+
+
+def test_the_setting_of_scikit_learn_is_left_as_it_was():
+    before = get_config()
+    cluster_scores(*groups())
+    assert get_config() == before
 
 
 @pytest.mark.parametrize(
