@@ -8,10 +8,10 @@ from torch import Tensor
 from course_utils.losses import gaussian_log_likelihood
 from course_utils.methods.base import evaluating
 from course_utils.methods.variational_autoencoder import log_likelihood
-from course_utils.models import VAE, reparametrise
+from course_utils.models import VAE, TextVAE, reparametrise
 
 
-def elbo(model: VAE, x: Tensor, rng: torch.Generator, *, samples: int = 1) -> Tensor:
+def elbo(model: VAE | TextVAE, x: Tensor, rng: torch.Generator, *, samples: int = 1) -> Tensor:
     """The evidence lower bound of every example, (N,), in nats: the mean of log p(x, z) − log q(z|x) over draws of z.
 
     Kingma and Welling 2014, equation 2, estimated by `samples` draws an example. It is the bound itself (β = 1, no free
@@ -23,7 +23,7 @@ def elbo(model: VAE, x: Tensor, rng: torch.Generator, *, samples: int = 1) -> Te
     return _log_weights(model, x, samples, rng).mean(0)
 
 
-def importance_weighted_likelihood(model: VAE, x: Tensor, samples: int, rng: torch.Generator) -> Tensor:
+def importance_weighted_likelihood(model: VAE | TextVAE, x: Tensor, samples: int, rng: torch.Generator) -> Tensor:
     """A tighter lower bound on log p(x), (N,), in nats: Burda et al. 2016, section 3.
 
         log 1/K Σ_k p(x, z_k)/q(z_k|x),  z_k ~ q(z|x)
@@ -37,7 +37,7 @@ def importance_weighted_likelihood(model: VAE, x: Tensor, samples: int, rng: tor
 
 
 @torch.no_grad()
-def active_units(model: VAE, x: Tensor, *, threshold: float = 0.01) -> Tensor:
+def active_units(model: VAE | TextVAE, x: Tensor, *, threshold: float = 0.01) -> Tensor:
     """Which latent units carry anything, (D,) bool: Var_x E_q[z_d] > threshold (Burda et al. 2016, section 5).
 
     A unit whose mean hardly moves from one example to the next has collapsed onto the prior.
@@ -52,7 +52,7 @@ def active_units(model: VAE, x: Tensor, *, threshold: float = 0.01) -> Tensor:
 
 
 @torch.no_grad()
-def _log_weights(model: VAE, x: Tensor, samples: int, rng: torch.Generator) -> Tensor:
+def _log_weights(model: VAE | TextVAE, x: Tensor, samples: int, rng: torch.Generator) -> Tensor:
     """log p(x, z) − log q(z|x) for each draw, (samples, N) float64."""
     if samples < 1:
         raise ValueError(f"at least one sample of z is needed, got {samples}")

@@ -19,6 +19,7 @@ from course_utils.losses.redundancy import barlow_twins, covariance, invariance,
 from course_utils.losses.regularisation import jacobian_norm, kl_to_target
 from course_utils.losses.variational import (
     bernoulli_log_likelihood,
+    categorical_log_likelihood,
     free_bits,
     gaussian_log_likelihood,
     kl_to_standard_normal,
@@ -27,6 +28,7 @@ from course_utils.losses.variational import (
 __all__ = [
     "barlow_twins",
     "bernoulli_log_likelihood",
+    "categorical_log_likelihood",
     "colour_bins",
     "colour_cross_entropy",
     "contrastive_margin",

@@ -72,6 +72,30 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 
 
 @full_precision
+def categorical_log_likelihood(x: Tensor, logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Σ_t log p_t(x_t), p_t = softmax(logits_t), of every example: a sentence's log-likelihood, word by word.
+
+    x: (N, T) int64, in [0, V); logits: (N, T, V), floating point; mask: (N, T) bool, True where x_t counts, as padding
+    does not; None for everywhere. The reconstruction term of Bowman et al. 2016 (Generating Sentences from a Continuous
+    Space), where logits_t come from a code and the words before x_t.
+
+    Returns (N,), in nats. Raises ValueError for shapes that do not agree and TypeError for logits that are not
+    floating-point numbers.
+
+    >>> categorical_log_likelihood(torch.tensor([[1, 0]]), torch.zeros(1, 2, 2))  # −2 log 2
+    tensor([-1.3863])
+    """
+    check_floating(logits=logits)
+    if x.ndim != 2 or x.dtype != torch.int64 or logits.ndim != 3 or logits.shape[:2] != x.shape:
+        shapes = f"{x.dtype} {tuple(x.shape)} and {tuple(logits.shape)}"
+        raise ValueError(f"x and logits must be int64 (N, T) and (N, T, V), got {shapes}")
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
+        raise ValueError(f"mask must be boolean, shaped like x {tuple(x.shape)}, got {mask.dtype} {tuple(mask.shape)}")
+    log_p = -F.cross_entropy(logits.transpose(1, 2), x, reduction="none")  # (N, T)
+    return (log_p if mask is None else log_p.where(mask, 0)).sum(1)
+
+
+@full_precision
 def free_bits(kl: Tensor, minimum: float) -> Tensor:
     """The divergence of which every latent variable has `minimum` nats free: Kingma et al. 2016 (IAF), "free bits".
 

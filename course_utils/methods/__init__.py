@@ -41,6 +41,7 @@ from course_utils.methods.simclr import SimCLR
 from course_utils.methods.simsiam import SimSiam
 from course_utils.methods.supervised import Supervised
 from course_utils.methods.swav import SwAV
+from course_utils.methods.text_variational_autoencoder import TextVariationalAutoencoder
 from course_utils.methods.triplet import Triplet
 from course_utils.methods.variational_autoencoder import VariationalAutoencoder
 from course_utils.methods.vicreg import VICReg
@@ -138,6 +139,7 @@ __all__ = [
     "SuperResolution",
     "Supervised",
     "SwAV",
+    "TextVariationalAutoencoder",
     "Triplet",
     "VICReg",
     "VariationalAutoencoder",

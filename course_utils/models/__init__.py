@@ -8,6 +8,7 @@ from course_utils.models.gan import Critic, Generator
 from course_utils.models.heads import MLP, DINOHead, cosines
 from course_utils.models.momentum import follow, frozen_copy, rising
 from course_utils.models.priors import GaussianMixturePrior, StandardNormal, VampPrior
+from course_utils.models.text_vae import SentenceReader, SentenceWriter, TextVAE
 from course_utils.models.transformer import TokenHead, Transformer, TransformerLayer, WordVectors
 from course_utils.models.vae import VAE, GaussianEncoder, reparametrise
 from course_utils.models.vit import Block, ViT, patchify, sine_cosine_positions, unpatchify
@@ -29,7 +30,10 @@ __all__ = [
     "GaussianMixturePrior",
     "Generator",
     "ResNet18",
+    "SentenceReader",
+    "SentenceWriter",
     "StandardNormal",
+    "TextVAE",
     "TimeUNet",
     "TokenHead",
     "Transformer",

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from course_utils.losses import bernoulli_log_likelihood, free_bits, gaussian_log_likelihood, kl_to_standard_normal
+from course_utils.losses import (
+    bernoulli_log_likelihood,
+    categorical_log_likelihood,
+    free_bits,
+    gaussian_log_likelihood,
+    kl_to_standard_normal,
+)
+
+WORDS = torch.tensor([[0, 1, 2], [3, 4, 0]])
 
 
 def draw(*shape, seed=0):
@@ -60,6 +68,31 @@ def test_certain_logits_cost_what_they_should_and_stay_finite():
     assert value.item() == pytest.approx(-1e4)
 
 
+def test_categorical_log_likelihood_sums_log_softmax_over_the_places_that_count():
+    logits, x = 3 * draw(4, 5, 7), torch.randint(7, (4, 5), generator=torch.Generator().manual_seed(1))
+    mask = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)) < 0.6
+    mask[3] = False
+    for counts in (None, mask):
+        value = categorical_log_likelihood(x, logits, mask=counts)
+        for i in range(4):
+            expected = 0.0
+            for t in range(5):
+                if counts is None or counts[i, t]:
+                    scores = logits[i, t].tolist()
+                    expected += scores[x[i, t]] - math.log(sum(math.exp(score) for score in scores))
+            assert value[i].item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_what_is_masked_out_of_a_sentence_has_no_gradient_and_may_be_anything():
+    logits, x = draw(2, 3, 4).requires_grad_(), torch.tensor([[0, 1, 2], [3, 0, 0]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    categorical_log_likelihood(x, logits, mask=mask).sum().backward()
+    assert (logits.grad[~mask] == 0).all()
+    assert logits.grad[mask].abs().amin() > 0
+    infinite = logits.detach().masked_fill(~mask[:, :, None], -math.inf)
+    assert categorical_log_likelihood(x, infinite, mask=mask).isfinite().all()
+
+
 def test_free_bits_charges_at_least_the_minimum_a_unit_and_frees_the_gradient_below():
     kl = torch.tensor([[0.1, 2.0], [0.3, 4.0]], requires_grad=True)
     value = free_bits(kl, 0.5)
@@ -82,6 +115,10 @@ def test_half_precision_is_widened(dtype):
             value = function(*args)
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, function(*(part.double() for part in args)).float(), rtol=1e-5, atol=1e-5)
+    words = torch.arange(4)[:, None]
+    value = categorical_log_likelihood(words, mu[:, None])
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.double(), categorical_log_likelihood(words, mu[:, None].double()))
 
 
 @pytest.mark.parametrize("function", [kl_to_standard_normal, lambda m, v: gaussian_log_likelihood(draw(3, 2), m, v)])
@@ -100,6 +137,12 @@ def test_gradients_are_those_of_the_value(function):
         (lambda: bernoulli_log_likelihood(torch.rand(2, 3), torch.rand(2, 4)), ValueError, "x and logits"),
         (lambda: bernoulli_log_likelihood(2 + torch.rand(2, 3), torch.rand(2, 3)), ValueError, r"\[0, 1\].*from 2"),
         (lambda: bernoulli_log_likelihood(torch.full((1, 2), math.nan), torch.rand(1, 2)), ValueError, "nan"),
+        (lambda: categorical_log_likelihood(WORDS, torch.rand(2, 4, 5)), ValueError, r"\(2, 3\) and \(2, 4, 5\)"),
+        (lambda: categorical_log_likelihood(WORDS.int(), torch.rand(2, 3, 5)), ValueError, "got torch.int32"),
+        (lambda: categorical_log_likelihood(WORDS, torch.rand(2, 3)), ValueError, r"and \(2, 3\)$"),
+        (lambda: categorical_log_likelihood(WORDS, torch.ones(2, 3, 5).long()), TypeError, "logits.*int64"),
+        (lambda: categorical_log_likelihood(WORDS, torch.rand(2, 3, 5), mask=WORDS), ValueError, "mask.*int64"),
+        (lambda: categorical_log_likelihood(WORDS, torch.rand(2, 3, 5), mask=WORDS[0] > 0), ValueError, r"bool \(3,\)"),
         (lambda: free_bits(torch.rand(3), 0.1), ValueError, r"\(N, D\).*\(3,\)"),
         (lambda: free_bits(torch.rand(3, 2), -0.1), ValueError, "minimum.*-0.1"),
         (lambda: free_bits(torch.rand(3, 2), math.nan), ValueError, "minimum.*nan"),
