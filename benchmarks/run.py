@@ -1,6 +1,6 @@
-"""The course beside lightly, on one machine in one run: `make bench`. README.md in this folder says what is compared.
+"""The course beside lightly and scikit-learn, on one machine in one run: `make bench`. README.md says what is compared.
 
-The harness (`measure`, `Record`, `table`) knows nothing of either library; the comparisons below it know both.
+The harness (`measure`, `Record`, `table`) knows nothing of any library; the comparisons below it know both sides.
 """
 
 import argparse
@@ -19,11 +19,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
+import sklearn.cluster
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from course_utils.cluster import KMeans
 from course_utils.data import load
 from course_utils.evaluate import knn_scores
 from course_utils.losses import nt_xent
@@ -157,9 +160,22 @@ class Size:
     queries: int = 5_000
     steps: int = 20
     widths: tuple[int, ...] = (8, 12, 16, 20, 24, 28, 32)
+    points: int = 100_000
+    glyphs: int = 60_000
 
 
-QUICK = Size(rounds=2, batches=2, pairs=(256,), encoders=(8,), bank=4_000, queries=500, steps=4, widths=(8, 12))
+QUICK = Size(
+    rounds=2,
+    batches=2,
+    pairs=(256,),
+    encoders=(8,),
+    bank=4_000,
+    queries=500,
+    steps=4,
+    widths=(8, 12),
+    points=5_000,
+    glyphs=2_000,
+)
 
 
 def images(size: Size) -> torch.Tensor:
@@ -324,6 +340,39 @@ def compare_knn(size: Size) -> list[Record]:
 
 
 COMPARISONS = {"augment": compare_augment, "step": compare_step, "nt_xent": compare_nt_xent, "knn": compare_knn}
+WITHOUT_LIGHTLY = ("k_means", "methods", "layouts")
+
+
+# --- beside scikit-learn ---------------------------------------------------------------------------------------------
+
+
+def compare_k_means(size: Size) -> list[Record]:
+    """Lloyd's algorithm from the same k points of the data, until the centres stand still by the usual tolerance."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(size.points, 64)).astype(np.float32)
+    centres = rng.normal(size=(50, 64))[rng.integers(50, size=size.points)].astype(np.float32)
+    pictures = load("glyphs", seed=0, n_train=size.glyphs, n_validation=26, n_test=26).train.x
+    sets = [
+        ("clusters", noise + centres, 50),
+        ("clusters that overlap", noise + 0.35 * centres, 50),
+        ("no clusters", noise, 50),
+        ("Glyphs", pictures.flatten(1).numpy(), 10),
+    ]
+    records = []
+    for kind, x, k in sets:
+        options = {"init": x[rng.permutation(len(x))[:k]], "n_init": 1}
+
+        def ours(x=x, k=k, options=options):
+            return KMeans(k, **options).fit(x)
+
+        def theirs(x=x, k=k, options=options):
+            return sklearn.cluster.KMeans(k, **options).fit(x)
+
+        one, other = ours(), theirs()
+        assert abs(one.inertia_ / other.inertia_ - 1) <= 1e-3, f"{kind}: inertia {one.inertia_}, {other.inertia_}"
+        name = f"{len(x):,} × {x.shape[1]}, k = {k}, {kind}; {one.n_iter_} and {other.n_iter_} iterations"
+        records.append(measure(name, ours, theirs, rounds=size.rounds, reach=1))
+    return records
 
 
 # --- the course alone -------------------------------------------------------------------------------------------------
@@ -410,7 +459,8 @@ def machine() -> str:
         "processor": f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads",
         "GPU": torch.cuda.get_device_name() if DEVICE == "cuda" else "none",
         "bf16 in hardware": "yes" if has_native_bf16(DEVICE) else "no",
-        "versions": f"Python {platform.python_version()}, torch {torch.__version__}, lightly {_lightly()}",
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"scikit-learn {sklearn.__version__}, lightly {_lightly()}",
     }
     return "\n".join(f"* {name}: {value}" for name, value in facts.items())
 
@@ -447,6 +497,8 @@ def report(size: Size, only: str | None = None) -> str:
             records += found
     if records:
         add("Beside lightly", comparison_table(records))
+    if only in (None, "k_means"):
+        add("k-means beside scikit-learn", comparison_table(compare_k_means(size), theirs="scikit-learn"))
     if only in (None, "methods"):
         add("A step of each method", method_table(size))
     if only in (None, "layouts"):
@@ -458,11 +510,11 @@ def report(size: Size, only: str | None = None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure the course beside lightly.")
+    parser = argparse.ArgumentParser(description="Measure the course beside lightly and scikit-learn.")
     parser.add_argument("--quick", action="store_true", help="a small run that shows that everything works")
-    parser.add_argument("--only", choices=[*COMPARISONS, "methods", "layouts"], help="one part; results stay unsaved")
+    parser.add_argument("--only", choices=[*COMPARISONS, *WITHOUT_LIGHTLY], help="one part; results stay unsaved")
     options = parser.parse_args(arguments)
-    if options.only not in ("methods", "layouts") and _lightly() is None:
+    if options.only not in WITHOUT_LIGHTLY and _lightly() is None:
         sys.exit('lightly is not installed: run `make bench`, or `pip install -c constraints.txt -e ".[bench]"`')
     page = report(QUICK if options.quick else Size(), options.only)
     if not options.quick and options.only is None:

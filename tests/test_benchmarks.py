@@ -201,6 +201,7 @@ def test_the_facts_of_the_machine_name_neither_the_host_nor_a_folder():
 
 def test_the_saved_results_show_every_comparison_and_no_path():
     page = (FOLDER / "results.md").read_text("utf8")
-    for title in ["Beside lightly", "A step of each method", "The encoder in float32, by memory layout"]:
+    titles = ["Beside lightly", "k-means beside scikit-learn", "A step of each method"]
+    for title in [*titles, "The encoder in float32, by memory layout"]:
         assert f"## {title}" in page
     assert not re.search(r"/(home|root|tmp|work|Users)/", page)

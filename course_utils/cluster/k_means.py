@@ -1,6 +1,9 @@
 """k-means: every point to its nearest centre, every centre to the mean of its points, until nothing moves."""
 
 import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +17,7 @@ from torch import Tensor
 from course_utils.cluster._checks import as_start, check_choice, check_groups, check_not_negative, check_whole
 
 STARTS = ("k-means++", "greedy k-means++", "random")
-CELLS = 2**19  # numbers of a block of rows and its distances: they stay in the processor's cache
+CELLS = 2**21  # numbers of a block of rows and its distances: fewer spend their time on calls, more leave the cache
 
 
 # --- the algorithm, on tensors
@@ -29,33 +32,62 @@ class Solution(NamedTuple):
     n_iter: int
 
 
-def nearest(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row of x (N, D) its nearest centre (N,), and ‖x − c‖² − ‖x‖² to all (N, k).
+class Change(NamedTuple):
+    """Points that changed their cluster: how many, what the clusters' sums gain (k, D), and their counts (k,)."""
 
-    ‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖²: nearly all of the work is one matrix product, and ‖x‖² decides nothing.
+    moved: int
+    sums: Tensor
+    counts: Tensor
+
+
+def relative_squares(x: Tensor, centers: Tensor) -> Tensor:
+    """‖x − c‖² − ‖x‖² of every centre c and every row x of (N, D), as (k, N).
+
+    ‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖²: nearly all of the work is one matrix product, and ‖x‖² decides nothing. With a row
+    for each centre, the least of a column is found several numbers at a time.
     """
-    squares = torch.addmm(centers.square().sum(1), x, centers.T, alpha=-2)
+    return torch.addmm(centers.square().sum(1)[:, None], centers, x.T, alpha=-2)
+
+
+def nearest(squares: Tensor) -> Tensor:
+    """The row of the least number in each column of (k, N): (N,)."""
     on_cpu = squares.device.type == "cpu"  # there numpy's argmin takes half of the time of torch's
-    return torch.from_numpy(squares.numpy().argmin(1)) if on_cpu else squares.argmin(1), squares
+    return torch.from_numpy(squares.numpy().argmin(0)) if on_cpu else squares.argmin(0)
 
 
-def blocks(x: Tensor, k: int, rows: Tensor | None = None):
-    """(where, part of x) in blocks of rows: all rows as slices, or those that `rows` names."""
-    n = len(x) if rows is None else len(rows)
+def blocks(x: Tensor, k: int) -> Iterator[slice]:
+    """Slices of the rows of x (N, D), in each of which the rows and their distances to k centres are few enough."""
     size = max(256, CELLS // (x.shape[1] + k))
-    for start in range(0, n, size):
-        where = slice(start, start + size) if rows is None else rows[start : start + size]
-        yield where, x[where] if rows is None else x.index_select(0, where)
+    return (slice(start, start + size) for start in range(0, len(x), size))
 
 
-def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, float]:
+def assign(x: Tensor, centers: Tensor, each: Callable = map) -> tuple[Tensor, float]:
     """The nearest centre of every row, and the sum of the squared distances, computed from the differences."""
     labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    inertia = torch.zeros((), dtype=torch.float64, device=x.device)
-    for where, part in blocks(x, len(centers)):
-        labels[where] = nearest(part, centers)[0]
-        inertia += (part - centers[labels[where]]).square_().sum(dtype=torch.float64)
-    return labels, inertia.item()
+
+    def assign_block(rows: slice) -> Tensor:
+        labels[rows] = nearest(relative_squares(x[rows], centers))
+        return (x[rows] - centers[labels[rows]]).square_().sum(dtype=torch.float64)
+
+    return labels, sum(each(assign_block, blocks(x, len(centers)))).item()
+
+
+@contextmanager
+def threads(device: torch.device):
+    """A `map` over blocks of rows that uses all of torch's threads, each block in one: they never wait for another.
+
+    Within one operation on a block, threads would spend their time waiting for each other. On a GPU it is plain `map`.
+    """
+    count = torch.get_num_threads()
+    if device.type != "cpu" or count == 1:
+        yield map
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(count)
 
 
 class Lloyd:
@@ -64,18 +96,20 @@ class Lloyd:
     A point keeps two bounds: `upper`, at least the distance to its centre, and `lower`, at most that to any other.
     When centres move, `upper` grows by how far its own went and `lower` shrinks by the farthest that another went. As
     long as upper ≤ lower the label stands; only the other points are measured again. The sums of the clusters are
-    corrected by the points that changed. The result is Lloyd's.
+    corrected by the points that changed. The result is Lloyd's. Blocks of points are independent: `each` maps a
+    function over them, in threads if it likes.
     """
 
-    def __init__(self, x: Tensor, centers: Tensor):
-        self.x, self.centers = x, centers
+    def __init__(self, x: Tensor, centers: Tensor, each: Callable = map):
+        self.x, self.centers, self.each = x, centers, each
         n, k = len(x), len(centers)
         self.norms = torch.linalg.vector_norm(x, dim=1).square_()
         self.labels = torch.zeros(n, dtype=torch.int64, device=x.device)
         self.upper = torch.full((n,), torch.inf, dtype=x.dtype, device=x.device)
         self.lower = torch.zeros(n, dtype=x.dtype, device=x.device)
+        self.shift = torch.zeros(k, dtype=x.dtype, device=x.device)  # how far each centre went last
         self.sums = torch.zeros(k, x.shape[1], dtype=torch.float64, device=x.device)
-        self.sums[0] = x.sum(0, dtype=torch.float64)  # to begin with, all belong to the first
+        self.sums[0] = sum(each(lambda rows: x[rows].sum(0, dtype=torch.float64), blocks(x, k)))  # all are in the first
         self.counts = torch.zeros(k, dtype=torch.int64, device=x.device)
         self.counts[0] = n
 
@@ -84,10 +118,10 @@ class Lloyd:
         moved = len(self.x)
         for n_iter in range(1, max_iter + 1):
             moved = self.measure(with_bounds=moved < 0.1 * len(self.x)) + self.fill_empty()
-            shift = self.move()
-            if (moved == 0 and n_iter > 1) or (shift.square().sum() <= tol and self.counts.min() > 0):
+            self.move()
+            if (moved == 0 and n_iter > 1) or (self.shift.square().sum() <= tol and self.counts.min() > 0):
                 break
-        labels, inertia = assign(self.x, self.centers)
+        labels, inertia = assign(self.x, self.centers, self.each)
         return Solution(labels, self.centers, inertia, n_iter)
 
     def measure(self, *, with_bounds: bool = True) -> int:
@@ -97,32 +131,46 @@ class Lloyd:
         """
         between = torch.cdist(self.centers, self.centers).fill_diagonal_(torch.inf)
         half = between.amin(dim=1) / 2  # nearer to its centre than this, a point has no nearer one
-        doubtful = self.upper > torch.maximum(self.lower, half[self.labels])
-        rows = doubtful.nonzero()[:, 0]
-        moved = 0
-        for where, part in blocks(self.x, len(self.centers), rows if len(rows) < 0.75 * len(self.x) else None):
-            labels, squares = nearest(part, self.centers)
-            if with_bounds:
-                norms, column = self.norms[where], labels[:, None]
-                self.upper[where] = (squares.gather(1, column)[:, 0] + norms).clamp_(min=0).sqrt_()
-                self.lower[where] = (squares.scatter_(1, column, torch.inf).amin(1) + norms).clamp_(min=0).sqrt_()
-            moved += self.change(where, part, labels)
-        return moved
+        farthest = self.shift.argmax()  # how far any other centre went: for all but one, as far as the farthest
+        others = torch.full_like(self.shift, self.shift[farthest])
+        others[farthest] = self.shift.index_fill(0, farthest, 0).amax()
 
-    def change(self, where, part: Tensor, labels: Tensor) -> int:
-        """Give rows their new labels and correct the sums of the clusters that they leave and join."""
-        before = self.labels[where]
-        changed = (labels != before).nonzero()[:, 0]
-        if len(changed) == 0:
-            return 0
-        part = (part if len(changed) == len(part) else part.index_select(0, changed)).double()
-        old, new = before[changed], labels[changed]
-        self.sums.index_add_(0, new, part)
-        self.counts += new.bincount(minlength=len(self.centers))
-        self.sums.index_add_(0, old, part, alpha=-1)
-        self.counts -= old.bincount(minlength=len(self.centers))
-        self.labels[where] = labels
-        return len(changed)
+        def measure_block(rows: slice) -> Change:
+            x, norms, labels, upper, lower = (
+                a[rows] for a in (self.x, self.norms, self.labels, self.upper, self.lower)
+            )
+            upper += self.shift.index_select(0, labels)
+            lower -= others.index_select(0, labels)
+            some = (upper > torch.maximum(lower, half.index_select(0, labels))).nonzero()[:, 0]
+            if len(some) > 0.75 * len(x):  # then leaving the rest out costs more than it saves
+                some, part, before = slice(None), x, labels
+            else:
+                part, before, norms = (a.index_select(0, some) for a in (x, labels, norms))
+            squares = relative_squares(part, self.centers)
+            held, least = squares.gather(0, before[None])[0], squares.amin(0)
+            changed = (least < held).nonzero()[:, 0]
+            old, new = before[changed], nearest(squares.index_select(1, changed))
+            after = before.index_copy(0, changed, new)
+            labels[some] = after
+            if with_bounds:
+                second = squares.scatter_(0, after[None], torch.inf).amin(0)
+                upper[some], lower[some] = ((s + norms).clamp_(min=0).sqrt_() for s in (least, second))
+            return self.change(part.index_select(0, changed), old, new)
+
+        changes = self.each(measure_block, blocks(self.x, len(self.centers)))
+        return sum(self.correct(change) for change in changes)
+
+    def change(self, part: Tensor, old: Tensor, new: Tensor) -> Change:
+        """What the sums and counts of the clusters gain when the rows of `part` go from `old` to `new` labels."""
+        gained = torch.zeros(len(self.centers), len(part), dtype=torch.float64, device=part.device)
+        gained.scatter_(0, new[None], 1).scatter_(0, old[None], -1)
+        return Change(len(part), gained @ part.double(), gained.sum(1).long())
+
+    def correct(self, change: Change) -> int:
+        """Bring the sums and counts of the clusters up to date; returns how many points changed."""
+        self.sums += change.sums
+        self.counts += change.counts
+        return change.moved
 
     def fill_empty(self) -> int:
         """Each cluster without points takes the point that is farthest from its centre; returns how many did."""
@@ -133,21 +181,17 @@ class Lloyd:
         farthest = distance.topk(len(empty)).indices
         farthest = farthest[distance[farthest] > 0]  # a copy of a centre would only make another cluster empty
         labels = empty[: len(farthest)]
-        self.change(farthest, self.x[farthest], labels)
+        self.correct(self.change(self.x[farthest], self.labels[farthest], labels))
+        self.labels[farthest] = labels
         self.upper[farthest] = torch.inf
         return len(farthest)
 
-    def move(self) -> Tensor:
-        """Centres to the means of their points, an empty one stays; returns how far each went (k,)."""
+    def move(self) -> None:
+        """Centres to the means of their points; an empty one stays."""
         means = (self.sums / self.counts.clamp(min=1)[:, None]).to(self.x.dtype)
         means = torch.where(self.counts[:, None] > 0, means, self.centers)
-        shift = torch.linalg.vector_norm(means - self.centers, dim=1)
+        self.shift = torch.linalg.vector_norm(means - self.centers, dim=1)
         self.centers = means
-        self.upper += shift[self.labels]
-        if len(shift) > 1:
-            (first, second), (farthest, _) = shift.topk(2)
-            self.lower -= torch.where(self.labels == farthest, second, first)
-        return shift
 
 
 def choose_start(X: np.ndarray, k: int, start: str, rng: np.random.RandomState) -> np.ndarray:
@@ -285,8 +329,9 @@ class KMeans(_Centers):
         tol = self.tol * X.var(axis=0).mean()
         best = None
         for start in self._starts(X, self.n_init, rng):
-            start = start if isinstance(self.init, str) else start - mean
-            found = Lloyd(x, torch.from_numpy(start).to(self.device)).run(self.max_iter, tol)
+            start = torch.from_numpy(start if isinstance(self.init, str) else start - mean).to(self.device)
+            with threads(x.device) as each:
+                found = Lloyd(x, start, each).run(self.max_iter, tol)
             if best is None or found.inertia < best.inertia:
                 best = found
         self.labels_ = best.labels.cpu().numpy().astype(np.int32)

@@ -205,3 +205,21 @@ def test_batches_end_near_what_k_means_finds(seed):
 def test_a_first_batch_must_hold_the_centres():
     with pytest.raises(ValueError, match="got n_clusters=8 and n_samples=3"):
         MiniBatchKMeans(8).partial_fit(np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_result_does_not_depend_on_the_number_of_threads_which_stays_as_it_was(threads, monkeypatch):
+    monkeypatch.setattr("course_utils.cluster.k_means.CELLS", 2**12)  # many blocks
+    x = np.random.default_rng(0).normal(size=(5_000, 3))
+    start = x[:7]
+    before = torch.get_num_threads()
+    expected = Reference(7, init=start, n_init=1, tol=0).fit(x)
+    try:
+        torch.set_num_threads(threads)
+        found = KMeans(7, init=start, n_init=1, tol=0).fit(x)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found.labels_.tolist() == expected.labels_.tolist()
+    assert found.n_iter_ == expected.n_iter_
+    np.testing.assert_allclose(found.cluster_centers_, expected.cluster_centers_, rtol=1e-9, atol=1e-12)
