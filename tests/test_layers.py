@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOW = [
-    {"precision", "distributed"},  # what the machine has: below everything
+    {"precision", "distributed", "calling"},  # what the machine has and what a stranger's code does: below everything
     {"data", "cluster"},
     {"views", "text"},
     {"models"},
@@ -20,6 +20,7 @@ FLOW = [
     {"plots"},
     {"widgets"},
     {"claims"},
+    {"checks"},
     {"notebooks", "league"},
     {"doctor"},
     {"cli"},
