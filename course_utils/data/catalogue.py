@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 
-from course_utils.data import bundled, folder, glyphs, moving_glyphs, public, text
+from course_utils.data import bundled, customers, folder, glyphs, moving_glyphs, public, text
 from course_utils.data.splits import finish
 from course_utils.data.store import RemoteFile, find, is_offline, missing
 from course_utils.data.text import TextDataset
@@ -79,6 +79,10 @@ CATALOGUE: dict[str, Entry] = {
     "breast_cancer": Entry(bundled.BREAST_CANCER, "341 / 114 / 114 of 30, 2 classes", bundled.breast_cancer),
     "wine": Entry(bundled.WINE, "106 / 36 / 36 of 13, 3 classes", bundled.wine),
     "iris": Entry(bundled.IRIS, "90 / 30 / 30 of 4, 3 classes", bundled.iris),
+    "customers": Entry(customers.CUSTOMERS, "1,200 / 400 / 400 of 9, 5 classes", customers.customers),
+    "wholesale": Entry(
+        customers.WHOLESALE, "264 / 88 / 88 of 6, 2 classes", customers.wholesale, customers.wholesale_files
+    ),
     "python_docs": Entry(
         text.PYTHON_DOCS, "some 30,000 sentences", text.python_docs, place="with Python and the packages"
     ),
