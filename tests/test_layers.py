@@ -21,6 +21,7 @@ FLOW = [
     {"widgets"},
     {"claims"},
     {"checks"},
+    {"grading"},
     {"notebooks", "league"},
     {"doctor"},
     {"cli"},
