@@ -1,4 +1,4 @@
-"""Customers: the seed decides, columns are what they are called, and kinds are found on one scale, not on the raw one."""
+"""Customers: the seed decides, columns are what they are called, and the kinds are found on one scale, not on many."""
 
 import numpy as np
 import pytest
