@@ -71,6 +71,34 @@ def league(
     typer.echo(shown.sort_values("probe_5000", ascending=False).round(3).to_string())
 
 
+@app.command()
+def student_versions(
+    sources: Annotated[Path, typer.Argument(help="The folder of the exercises' sources.")],
+    out: Annotated[Path, typer.Argument(help="Where the student versions go.")],
+) -> None:
+    """Make the student version of every exercise: stubs where the solutions are."""
+    from course_utils.classroom import write_student_versions
+
+    for path in write_student_versions(sources.glob("*.ipynb"), out):
+        typer.echo(str(path))
+
+
+@app.command()
+def classroom(
+    folder: Annotated[Path, typer.Argument(help="Where the course folder goes; what is there stays.")],
+    sources: Annotated[Path, typer.Option(help="The folder of the exercises' sources.")] = Path("exercises"),
+) -> None:
+    """Make an nbgrader course of the exercises, ready to release, collect and grade."""
+    from course_utils.classroom import prepare_course
+
+    try:
+        prepare_course(folder, sources.glob("*.ipynb"))
+    except ValueError as error:
+        typer.echo(f"course classroom: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{folder} holds nbgrader_config.py and source/: go on with `nbgrader generate_assignment` there")
+
+
 @data_app.command("list")
 def data_list() -> None:
     """List the data sets, and where each one is found or would come from."""

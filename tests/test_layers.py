@@ -22,7 +22,7 @@ FLOW = [
     {"claims"},
     {"checks"},
     {"grading"},
-    {"notebooks", "league"},
+    {"notebooks", "league", "classroom"},
     {"doctor"},
     {"cli"},
 ]

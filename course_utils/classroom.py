@@ -1,0 +1,151 @@
+"""The teacher's side of the exercises with nbgrader: student versions, a course folder, and grades from the sandbox.
+
+An exercise has one source, `exercises/NN_topic.ipynb`. nbgrader makes the student version from it, and hands out,
+collects and shows what comes back. It does not run it: `course grade` does, in a sandbox, and what that found goes into
+nbgrader's gradebook by `SandboxedGrades`, which stands where nbgrader would execute the notebook.
+"""
+
+import csv
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+try:
+    from nbgrader.preprocessors import NbGraderPreprocessor
+except ImportError as error:
+    raise ImportError('nbgrader is not installed: run `pip install "course-utils[teach]"`') from error
+from nbgrader.converters import GenerateAssignment
+from nbgrader.coursedir import CourseDirectory
+from traitlets import Unicode
+from traitlets.config import Config
+
+COURSE = "self-supervised-learning"
+CONFIG = '''"""nbgrader for the exercises. Only `course grade` executes what a student wrote, in a sandbox."""
+
+from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, LimitOutput, SaveAutoGrades
+
+from course_utils.classroom import SandboxedGrades
+
+c = get_config()  # noqa: F821
+c.CourseDirectory.course_id = "self-supervised-learning"
+c.Autograde.autograde_preprocessors = [
+    SandboxedGrades,
+    LimitOutput,
+    SaveAutoGrades,
+    AssignLatePenalties,
+    CheckCellMetadata,
+]
+'''
+
+
+def student_version(source: Path) -> NotebookNode:
+    """What students get of an exercise: nbgrader's version of the source notebook, without solutions and outputs.
+
+    Raises ValueError for a file that is not there or that nbgrader refuses, with its reason.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise ValueError(f"the exercise {source} is not there")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        place = root / "source" / source.stem
+        place.mkdir(parents=True)
+        shutil.copy(source, place)
+        config = Config()
+        config.CourseDirectory.root = folder
+        config.CourseDirectory.course_id = COURSE
+        config.CourseDirectory.db_url = f"sqlite:///{root / 'gradebook.db'}"
+        config.CourseDirectory.assignment_id = source.stem
+        converter = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)
+        converter.log.setLevel("CRITICAL")
+        with _tools_of_this_python():
+            converter.start()
+        notebook = nbformat.read(root / "release" / source.stem / source.name, as_version=4)
+    for name in set(notebook.metadata) - {"kernelspec", "language_info"}:
+        del notebook.metadata[name]  # what the solved notebook took belongs to the source
+    return notebook
+
+
+@contextmanager
+def _tools_of_this_python():
+    """nbgrader calls alembic, which stands beside this Python and perhaps not on the path."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def write_student_versions(sources: Iterable[Path], folder: Path) -> list[Path]:
+    """Write the student version of each source into `folder` under the same name; returns the files."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for source in sorted(map(Path, sources)):
+        files.append(folder / source.name)
+        nbformat.write(student_version(source), files[-1])
+    return files
+
+
+def prepare_course(folder: Path, sources: Iterable[Path]) -> None:
+    """Make an nbgrader course of the exercises in `folder`: `source/NN_topic/NN_topic.ipynb` and `nbgrader_config.py`.
+
+    What is there already stays as it is. Raises ValueError if no source is given.
+    """
+    sources = sorted(map(Path, sources))
+    if not sources:
+        raise ValueError("there are no exercises to make a course of: call this where the folder exercises/ is")
+    folder = Path(folder)
+    for source in sources:
+        place = folder / "source" / source.stem / source.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            shutil.copy(source, place)
+    config = folder / "nbgrader_config.py"
+    if not config.exists():
+        config.write_text(CONFIG, "utf8")
+
+
+class SandboxedGrades(NbGraderPreprocessor):
+    """Gives each check cell of a submission the outcome that `course grade` found, in place of executing the notebook.
+
+    grades: the folder that `course grade` wrote, beside the course's submissions unless told otherwise. A task's points
+    become the cell's result, which nbgrader takes as its score; a student or a task that is not in the table has none.
+    """
+
+    grades = Unicode("grades", help="the folder that `course grade` wrote, from the course's root").tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """Fill in the check cells' outputs."""
+        of = resources["nbgrader"]
+        points = read_points(Path(self.grades), of["assignment"], of["student"])
+        for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), 1):
+            marks = cell.metadata.get("nbgrader", {})
+            if marks.get("grade") and not marks.get("solution"):
+                earned = points.get(marks["grade_id"].removeprefix("check_"), 0.0)
+                data = {"text/plain": str(earned)}
+                cell.outputs = [new_output("execute_result", data=data, execution_count=count)]
+                cell.execution_count = count
+        return nb, resources
+
+
+def read_points(grades: Path, exercise: str, student: str) -> dict[str, float]:
+    """Points by task from the table of `course grade`; nothing for a student who is not in it.
+
+    Raises ValueError where the exercise has not been graded.
+    """
+    table = Path(grades) / exercise / "grades.csv"
+    if not table.is_file():
+        raise ValueError(f"{exercise} is not graded yet: {table} is missing, run `course grade` first")
+    with table.open(encoding="utf8", newline="") as lines:
+        row = next((row for row in csv.DictReader(lines) if row["student"] == student), {})
+    return {name: float(value) for name, value in row.items() if value and name not in ("student", "seed")}
