@@ -58,7 +58,7 @@ def student_version(source: Path) -> NotebookNode:
         root = Path(folder)
         place = root / "source" / source.stem
         place.mkdir(parents=True)
-        shutil.copy(source, place)
+        nbformat.write(_moved(nbformat.read(source, as_version=4)), place / source.name)
         config = Config()
         config.CourseDirectory.root = folder
         config.CourseDirectory.course_id = COURSE
@@ -71,6 +71,14 @@ def student_version(source: Path) -> NotebookNode:
         notebook = nbformat.read(root / "release" / source.stem / source.name, as_version=4)
     for name in set(notebook.metadata) - {"kernelspec", "language_info"}:
         del notebook.metadata[name]  # what the solved notebook took belongs to the source
+    return notebook
+
+
+def _moved(notebook: NotebookNode) -> NotebookNode:
+    """With the relative links of `exercises/` as they are in `notebooks/05_exercises/`, one folder deeper."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../").replace("](../../notebooks/", "](../")
     return notebook
 
 

@@ -3,6 +3,7 @@
 import csv
 import getpass
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -41,7 +42,9 @@ def source(tmp_path_factory):
     """An exercise of two tasks and a question."""
     notebook = new_notebook(
         cells=[
-            new_markdown_cell("# Halves"),
+            new_markdown_cell(
+                "# Halves\n\n[k-means](../notebooks/03/01.ipynb), [data](../data/README.md), [web](https://a/../b)"
+            ),
             cell("code", "import os", "setup"),
             cell("code", f"def half(x):\n    {BEGIN}\n    return x / 2\n    {END}", "half", solution=True),
             cell("code", "raise SystemExit('a check that must never run')", "check_half", 3),
@@ -68,6 +71,14 @@ def test_a_student_version_has_stubs_where_solutions_were_and_nothing_of_their_r
     assert "checksum" in code["check_half"].metadata.nbgrader
     assert not any(c.get("outputs") or c.get("execution_count") for c in found.cells)
     assert set(found.metadata) == {"kernelspec"}
+
+
+def test_its_links_lead_from_where_it_will_stand(source):
+    assert (
+        student_version(source)
+        .cells[0]
+        .source.endswith("[k-means](../03/01.ipynb), [data](../../data/README.md), [web](https://a/../b)")
+    )
 
 
 def test_making_it_twice_gives_the_same(source, tmp_path):
@@ -109,6 +120,13 @@ def test_no_line_of_a_solution_and_nothing_hidden_is_left_in_the_student_version
     assert not lines & given
     text = (STUDENTS / path.name).read_text("utf8")
     assert not [mark for mark in ("BEGIN SOLUTION", "END SOLUTION", "HIDDEN TESTS", "MARK SCHEME") if mark in text]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_link_of_a_student_version_leads_somewhere(path):
+    text = "\n".join(one.source for one in nbformat.read(STUDENTS / path.name, as_version=4).cells)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (STUDENTS / link).exists()] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

@@ -62,9 +62,12 @@ def opens_with_the_question(notebook, path):
     objectives = _objectives(first.source)
     if objectives is None or not 1 <= objectives <= 5:
         found = "nothing" if objectives is None else objectives
-        complaints.append(f"'After this notebook you can' must be followed by 1 to 5 bullets, found {found}")
+        complaints.append(
+            f"'After this notebook you can' (or exercise) must be followed by 1 to 5 bullets, found {found}"
+        )
     for label in ("Before this", "Reading time", "Run time", "Data"):
-        if not re.search(rf"(?m)(?:^|\|)[ *>-]*{label}\b", first.source):
+        either = label.replace("Reading", "(?:Reading|Working)")  # an exercise takes working time
+        if not re.search(rf"(?m)(?:^|\|)[ *>-]*{either}\b", first.source):
             complaints.append(f"the first cell must name '{label}', at the start of a line or of a table's cell")
     return complaints
 
@@ -366,6 +369,9 @@ RULES = [
     name_is_numbered,
     file_is_valid,
 ]
+EXERCISE_RULES = [  # an exercise is checked by its own checks, and runs on the data that its tasks name
+    rule for rule in RULES if rule not in (closes_with_what_to_keep, parameters_have_their_cell)
+]
 
 
 # --- reading cells
@@ -412,10 +418,11 @@ def _headings(source: str):
 
 def _objectives(source: str) -> int | None:
     """How many bullets follow 'After this notebook you can', up to the first line of another kind."""
-    if "After this notebook you can" not in source:
+    begin = re.search(r"After this (?:notebook|exercise) you can", source)
+    if begin is None:
         return None
     bullets = 0
-    for line in source.split("After this notebook you can", 1)[1].splitlines()[1:]:
+    for line in source[begin.end() :].splitlines()[1:]:
         if re.match(r"[-*+] |\d+\. ", line):
             bullets += 1
         elif line.strip() and not line.startswith("  "):
@@ -446,7 +453,8 @@ def main(paths: list[str]) -> int:
     total = 0
     for path in map(Path, paths):
         notebook = nbformat.read(path, as_version=4)
-        complaints = [f"{rule.__name__}: {line}" for rule in RULES for line in rule(notebook, path)]
+        rules = EXERCISE_RULES if path.resolve().parent.name == "exercises" else RULES
+        complaints = [f"{rule.__name__}: {line}" for rule in rules for line in rule(notebook, path)]
         print(f"{path}: {len(complaints)} complaints", *complaints, sep="\n  ")
         total += len(complaints)
     return int(total > 0)

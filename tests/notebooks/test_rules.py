@@ -9,15 +9,23 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[2]
-RULES = runpy.run_path(str(Path(__file__).with_name("rules.py")))["RULES"]
+MODULE = runpy.run_path(str(Path(__file__).with_name("rules.py")))
+RULES, EXERCISE_RULES = MODULE["RULES"], MODULE["EXERCISE_RULES"]
 NAMES = {rule.__name__: rule for rule in RULES}
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
+NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").rglob("[!.]*.ipynb")) if p.parent.name != "05_exercises"]
 CLAIM = "application/vnd.course.claim+json"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks")))
 def test_every_notebook_keeps_every_rule(path, rule):
+    complaints = rule(nbformat.read(path, as_version=4), path)
+    assert not complaints, "\n".join([rule.__doc__, *complaints])
+
+
+@pytest.mark.parametrize("rule", EXERCISE_RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", sorted((ROOT / "exercises").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_exercise_keeps_the_rules_that_are_meant_for_it(path, rule):
     complaints = rule(nbformat.read(path, as_version=4), path)
     assert not complaints, "\n".join([rule.__doc__, *complaints])
 
