@@ -109,14 +109,14 @@ def test_silhouette_of_a_sample_is_that_of_some_rows_decided_by_the_seed():
     assert first == pytest.approx(silhouette_score(x[chosen].numpy(), labels[chosen].numpy()), rel=1e-9)
 
 
-def test_more_than_5000_examples_are_sampled_unless_asked_otherwise(monkeypatch):
+def test_all_examples_count_unless_asked_otherwise(monkeypatch):
     seen = []
     monkeypatch.setattr(scores, "silhouette_score", lambda x, labels: seen.append(x.shape) or 0.0)
     x, labels = groups(5001)
     silhouette(x, labels)
-    silhouette(x, labels, sample_size=None)
-    silhouette(x[:5000], labels[:5000])
-    assert seen == [(5000, 2), (5001, 2), (5000, 2)]
+    silhouette(x, labels, sample_size=5000)
+    silhouette(x[:5000], labels[:5000], sample_size=5000)
+    assert seen == [(5001, 2), (5000, 2), (5000, 2)]
 
 
 def test_silhouette_does_not_change_under_rotation_shift_scale_or_names():
