@@ -17,7 +17,6 @@ from sklearn.utils import check_random_state
 from course_utils.evaluate._inputs import as_features, as_labels
 from course_utils.evaluate.scores import silhouette
 
-
 # --- scores of one grouping
 
 
