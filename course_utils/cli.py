@@ -99,6 +99,30 @@ def classroom(
     typer.echo(f"{folder} holds nbgrader_config.py and source/: go on with `nbgrader generate_assignment` there")
 
 
+@app.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="A folder with one folder or zip file a student.")],
+    out: Annotated[Path, typer.Option(help="Where tables and pages are written; results it has are kept.")],
+    exercise: Annotated[list[str] | None, typer.Option(help="Such as 03_k_means; all that were handed in.")] = None,
+    jobs: Annotated[int, typer.Option(help="Submissions at a time.")] = 2,
+    seed: Annotated[int | None, typer.Option(help="Of the hidden inputs, to repeat a run.")] = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run strangers' code without a sandbox.")] = False,
+) -> None:
+    """Grade submissions: each runs in a sandbox with fresh inputs, and is judged outside of it."""
+    from course_utils.grading.grade import grade as grade_all
+    from course_utils.grading.sandbox import SandboxError
+
+    try:
+        results = grade_all(submissions, out, exercises=exercise or (), jobs=jobs, seed=seed, unsafe=unsafe)
+    except (SandboxError, ValueError) as error:
+        typer.echo(f"course grade: {error}", err=True)
+        raise typer.Exit(1) from None
+    for name, graded in results.items():
+        mean = sum(result.total for result in graded) / len(graded)
+        typer.echo(f"{name}: {len(graded)} students, {mean:.1f} of {graded[0].maximum:g} points on average")
+        typer.echo(f"  {out / name / 'grades.csv'}, {out / name / 'summary.html'}")
+
+
 @data_app.command("list")
 def data_list() -> None:
     """List the data sets, and where each one is found or would come from."""

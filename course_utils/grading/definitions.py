@@ -69,7 +69,7 @@ def run(found: Found, module: types.ModuleType) -> list[str]:
         try:
             tree = ast.Module([node], type_ignores=[])
             exec(compile(tree, f"<code cell {cell}>", "exec", flags, dont_inherit=True), vars(module))
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too
             failed.append(f"code cell {cell} line {node.lineno} stops with {type(error).__name__}")
     return failed
 

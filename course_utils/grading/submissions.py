@@ -82,6 +82,16 @@ def read(folder: str | Path, student: str, exercise: str) -> Submission | None:
         return Submission(student, exercise, digest=digest, problem=str(error))
 
 
+def file_name(student: str) -> str:
+    """A name for files about a student: the student's own, or the start of a very long one with its digest.
+
+    >>> file_name("ada"), len(file_name("a" * 250))
+    ('ada', 115)
+    """
+    name = os.fsencode(student)
+    return student if len(name) <= 200 else f"{student[:50]}-{hashlib.sha256(name).hexdigest()}"
+
+
 def code_cells(data: bytes) -> list[str]:
     """The sources of a notebook's code cells. Raises UnreadableError with the reason.
 
