@@ -26,11 +26,11 @@ COLUMNS = (
 )
 # kind: its share of the customers, and the medians of the first seven columns
 KINDS = {
-    "weekly families": (0.30, (4, 50, 75, 32, 0.02, 0.15, 0.25)),
-    "lunch buyers": (0.25, (3, 110, 9, 3, 0.005, 0.05, 0.12)),
+    "weekly families": (0.26, (4, 50, 75, 32, 0.02, 0.15, 0.25)),
+    "lunch buyers": (0.22, (3, 110, 9, 3, 0.005, 0.05, 0.12)),
     "bargain hunters": (0.20, (14, 24, 32, 14, 0.04, 0.25, 0.65)),
-    "online shoppers": (0.15, (15, 22, 90, 8, 0.18, 0.85, 0.25)),
-    "lapsed customers": (0.10, (150, 5, 40, 12, 0.04, 0.30, 0.25)),
+    "online shoppers": (0.17, (15, 22, 90, 8, 0.18, 0.85, 0.25)),
+    "lapsed customers": (0.15, (150, 5, 40, 12, 0.04, 0.30, 0.25)),
 }
 SPREAD = (0.7, 0.45, 0.6, 0.6, 0.8, 0.9, 0.8)  # standard deviations of logarithms, and of log-odds of shares
 SPENDING = ("Fresh", "Milk", "Grocery", "Frozen", "Detergents_Paper", "Delicassen")
@@ -79,7 +79,7 @@ def _draw(n: int, rng: torch.Generator) -> Split:
     positive = medians[kind, :4] * noise[:, :4].exp()
     parts = torch.sigmoid(torch.logit(medians[kind, 4:]) + noise[:, 4:])
     year = positive[:, 1] * positive[:, 2]
-    since = 30 + 3620 * torch.rand(n, generator=rng, dtype=torch.float64)
+    since = 1200 * (0.6 * torch.randn(n, generator=rng, dtype=torch.float64)).exp()
     return Split(torch.column_stack([positive, parts, year, since]).float(), kind)
 
 
