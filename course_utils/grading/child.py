@@ -147,24 +147,34 @@ def exceeds(setup: dict) -> bool:
     if setup["kind"] == "unsafe":
         return False
     me, user, page = os.getpid(), os.getuid(), os.sysconf("SC_PAGE_SIZE")
-    memory = count = 0
+    held = {}
     try:
-        entries = [entry for entry in os.scandir("/proc") if entry.name.isdigit()]
+        entries = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit()]
     except OSError:  # no /proc here: the limits of each process hold alone
         return False
-    for entry in entries:
-        if int(entry.name) == me:
-            continue
+    for pid in entries:
         try:
-            if me != 1 and not is_of(entry.name, user):
+            if int(pid) == me or (me != 1 and not is_of(pid, user)):
                 continue
-            with open(f"/proc/{entry.name}/statm") as file:
+            with open(f"/proc/{pid}/statm") as file:
                 size = file.read().split()
         except OSError:
             continue
-        count += 1
-        memory += (int(size[1]) - int(size[2])) * page
-    return memory > setup["memory"] or count > setup["processes"]
+        held[pid] = (int(size[1]) - int(size[2])) * page
+    if len(held) > setup["processes"]:
+        return True
+    if sum(held.values()) <= setup["memory"]:
+        return False
+    return sum(own_memory(pid, most) for pid, most in held.items()) > setup["memory"]  # pages of a fork count once
+
+
+def own_memory(pid: str, most: int) -> int:
+    """Bytes of a process with shared pages by its part of them; `most` where that cannot be read."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss_Anon:"))
+    except (OSError, StopIteration):
+        return most
 
 
 def is_of(pid: str, user: int) -> bool:

@@ -142,11 +142,13 @@ def _names(exercises: Sequence[str]) -> list[str]:
 
 
 def _handed_in(folder: Path, students: list[str]) -> list[str]:
-    return [
-        name
-        for name in core.EXERCISES.values()
-        if any(submissions.read(folder, student, name) is not None for student in students)
-    ]
+    """The exercises of which at least one notebook can be read."""
+
+    def somebody_has(name: str) -> bool:
+        found = (submissions.read(folder, student, name) for student in students)
+        return any(one is not None and not one.problem for one in found)
+
+    return [name for name in core.EXERCISES.values() if somebody_has(name)]
 
 
 def _seed(out: Path, seed: int | None) -> int:
