@@ -70,7 +70,8 @@ def main() -> None:
         work = functools.partial(outcomes_of, index, request)
         answer, message = watch(work, task["seconds"], task["limit"], setup, wire)
         write_all(1, wire.pack({"task": task["name"], "bytes": len(message), **answer}) + message)
-        empty(setup["home"])
+        for folder in setup["emptied"]:
+            empty(folder)
 
 
 def read_request(wire):

@@ -1,6 +1,7 @@
 """Run a submission where it can do no harm: start the child in a sandbox, give it a request, take what comes.
 
-Kinds of sandbox, the first that works is taken:
+Kinds of sandbox, the first that works is taken (for root, namespaces before bubblewrap: there it becomes a user of its
+own, for whom the limit of processes holds):
 
 * "bubblewrap": the program of that name builds it.
 * "namespaces": the same by our own calls: own mounts, processes and network, nothing of the machine's files but Python.
@@ -32,6 +33,7 @@ from course_utils.grading import confine, wire
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKS = PACKAGE / "checks"
 KINDS = ("bubblewrap", "namespaces", "uid")
+KINDS_OF_ROOT = ("namespaces", "bubblewrap", "uid")
 HOME = "/home/student"
 STARTING = 180.0  # seconds until the child has imported torch, on a busy machine
 UIDS = range(61184, 65000)  # users that systemd, too, takes for a while
@@ -62,15 +64,15 @@ class SandboxError(RuntimeError):
 
 
 @functools.cache
-def find(private: tuple[str, ...] = (), kinds: Sequence[str] = KINDS) -> str:
-    """The first kind of sandbox that works here. private: paths that no student's code may read.
+def find(private: tuple[str, ...] = (), kinds: Sequence[str] = ()) -> str:
+    """The first kind of sandbox that works here, of `kinds` or all. private: paths that no student's code may read.
 
     Raises SandboxError that names what stands in the way of each.
     """
     if sys.platform != "linux":
         raise SandboxError(f"submissions run in a sandbox on Linux only, this is {sys.platform}: grade there")
     reasons = []
-    for kind in kinds:
+    for kind in kinds or (KINDS if os.geteuid() else KINDS_OF_ROOT):
         try:
             _probe(kind, private)
         except (OSError, SandboxError) as error:
@@ -200,7 +202,7 @@ def _started(kind: str, limits: Limits, private: tuple[str, ...], probe: bool) -
         setup = {
             "kind": kind,
             "probe": probe,
-            "home": home,
+            "emptied": [home, "/dev/shm"] if kind == "bubblewrap" else [home],
             "path": [*_libraries(), str(package.parent)],
             **vars(limits),
         }
@@ -232,8 +234,10 @@ def _command(kind: str, program: list[str], home: str, uid: int | None, limits: 
         line += ["--uid", "1000", "--gid", "1000", "--hostname", "course", "--dev", "/dev", "--proc", "/proc"]
         line += [part for path, target in links for part in ("--symlink", target, path)]
         line += [part for path in shown for part in ("--ro-bind", path, path)]
-        line += ["--tmpfs", str(CHECKS), "--remount-ro", str(CHECKS), "--size", str(limits.disk), "--tmpfs", home]
-        return [*line, "--remount-ro", "/", "--chdir", home, *program]
+        size = ["--size", str(limits.disk)]
+        line += ["--tmpfs", str(CHECKS), "--remount-ro", str(CHECKS), *size, "--tmpfs", home, "--symlink", home, "/tmp"]
+        line += [*size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev", "--remount-ro", "/"]
+        return [*line, "--chdir", home, *program]
     column = confine.ARCHITECTURES.get(os.uname().machine, (0, None))[1]
     if column is None:
         raise SandboxError(f"it is not known on {os.uname().machine}")
