@@ -106,7 +106,7 @@ def execute(path: str | Path) -> RunResult:
             "language_info": {"name": "python"},
         }
         for cell in notebook.cells:
-            cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+            cell.metadata = {key: cell.metadata[key] for key in ("nbgrader", "tags") if cell.metadata.get(key)}
         _write(notebook, path)
     return result
 

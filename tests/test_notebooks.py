@@ -149,6 +149,7 @@ def test_execute_writes_outputs_counts_and_budget_and_no_other_metadata(write):
     notebook = read(path)
     notebook.metadata = {"colab": {}, "kernelspec": {"name": "other", "display_name": "Other"}}
     notebook.cells[2].metadata = {"scrolled": True, "tags": ["nbval-ignore-output"]}
+    notebook.cells[3].metadata = {"nbgrader": {"grade_id": "setup"}}  # an exercise's, for nbgrader
     nbformat.write(notebook, path)
     result = execute(path)
     assert result.succeeded
@@ -160,7 +161,15 @@ def test_execute_writes_outputs_counts_and_budget_and_no_other_metadata(write):
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    tags = [{"tags": ["parameters"]}, {}, {"tags": ["nbval-ignore-output"]}, {}, {}, {}, {}]
+    tags = [
+        {"tags": ["parameters"]},
+        {},
+        {"tags": ["nbval-ignore-output"]},
+        {"nbgrader": {"grade_id": "setup"}},
+        {},
+        {},
+        {},
+    ]
     assert [cell.metadata for cell in after.cells] == tags
     assert [cell.source for cell in after.cells] == [cell.source for cell in notebook.cells]
     assert [cell.execution_count for cell in after.cells if cell.cell_type == "code"] == [1, 2, 3, 4, 5, 6]

@@ -330,6 +330,7 @@ FAULTS = [
     ("metadata_is_normal", metadata("kernelspec", "name", value="conda-env"), "metadata.kernelspec"),
     ("metadata_is_normal", metadata("language_info", "version", value="3.12"), "metadata.language_info"),
     ("metadata_is_normal", lambda nb: nb.cells[4].metadata.update(collapsed=True), "cell 4: .*collapsed"),
+    ("metadata_is_normal", lambda nb: nb.cells[4].metadata.update(nbgrader={}), "cell 4: .*nbgrader"),
     ("file_is_valid", lambda nb: nb.update(nbformat_minor=4), "must be 4.5, it is 4.4"),
     ("file_is_valid", lambda nb: nb.cells[2].pop("id"), "a cell has no id"),
     ("file_is_valid", lambda nb: nb.cells[2].update(id=nb.cells[3].id), "two cells have the id"),
