@@ -65,6 +65,10 @@ ASSIGN = Task(
             lambda x, centers: (x[:, None] - centers).sum(-1).argmin(1),
         ),
         Mistake(
+            "you add up over the centres: add up over the columns, so that a distance is left for each centre",
+            lambda x, centers: (x[:, None] - centers).square().sum(1).argmin(1),
+        ),
+        Mistake(
             "the term with the inner product has the wrong sign in your expansion of the square",
             lambda x, centers: (centers.square().sum(1) + 2 * x @ centers.T).argmin(1),
         ),
@@ -190,6 +194,16 @@ UPDATE = Task(
             lambda x, labels, centers: _each(x, labels, centers, lambda group: group.mean(0), first=1),
         ),
         Mistake(
+            "the last centre never moves: see where your loop over the centres ends",
+            lambda x, labels, centers: torch.cat([_update(x, labels, centers)[:-1], centers[-1:]]),
+        ),
+        Mistake(
+            "the centre of a group without points moves to the mean of all: let it stay where it is",
+            lambda x, labels, centers: _update(
+                x, labels, torch.where(_sums(x, labels, centers)[1] > 0, centers, x.mean(0))
+            ),
+        ),
+        Mistake(
             "the old centre counts as one of the points: the mean is over the points alone",
             _with_old_centre,
         ),
@@ -229,6 +243,18 @@ INERTIA = Task(
         Mistake(
             "you add up absolute differences: square them",
             lambda x, labels, centers: (x - centers[labels]).abs().sum(),
+        ),
+        Mistake(
+            "differences of the columns cancel in your sum: square each before you add up",
+            lambda x, labels, centers: (x - centers[labels]).sum(1).square().sum(),
+        ),
+        Mistake(
+            "differences of all points cancel in your sum: square each before you add up",
+            lambda x, labels, centers: (x - centers[labels]).sum().square(),
+        ),
+        Mistake(
+            "you halve the sum, as losses often do: the inertia is the whole",
+            lambda x, labels, centers: _inertia(x, labels, centers) / 2,
         ),
         Mistake(
             "you measure to the nearest centre: measure to the one that the label names, be it nearest or not",
@@ -297,6 +323,7 @@ RULES = {
         lambda squares: squares.sum(0)
     ),
 }
+IN_ORDER_OF_ROWS = "your centres come in the order of the points: return them in the order in which they were drawn"
 NOT_POINTS = "a start is made of the points that are given: at least one of your centres is none of them"
 # By the right rule, the ratio of two likelihoods of what is drawn has expectation 1 or less, so it exceeds r with
 # probability 1/r at most (Markov). With 7 rules and 2 cases a right solution fails with probability under 2e-8.
@@ -312,6 +339,8 @@ def _judge_start(case, outputs):
     rows = squares.argmin(1)
     if squares.min(1).max() > 1e-8 * (x**2).sum(1).max():
         return NOT_POINTS
+    if k > 20 and (np.diff(rows) > 0).all():  # by chance once in k!
+        return IN_ORDER_OF_ROWS
     # what rounding adds to a squared distance, a right solution's too: a point may come again by it, very seldom
     floor = 1e-6 * (x**2).sum(1).max()
     evidence = dict.fromkeys(RULES, 0.0)
@@ -329,6 +358,11 @@ def _by_rule(rule):
     return lambda x, k, seed: _draw_by(x, k, seed, lambda squares: torch.from_numpy(rule(squares.numpy())).double())
 
 
+def _by_a_mask(x, k, seed):
+    drawn = _k_means_plus_plus(x, k, seed)
+    return x[(x[:, None] == drawn).all(2).any(1)]
+
+
 def _invented_centres(x, k, seed):
     return x.mean(0) + x.std(0) * torch.randn(k, x.shape[1], generator=torch.Generator().manual_seed(seed))
 
@@ -342,6 +376,7 @@ PLUS_PLUS = Task(
     mistakes=(
         *(Mistake(hint, _by_rule(rule)) for hint, rule in RULES.items()),
         Mistake(NOT_POINTS, _invented_centres),
+        Mistake(IN_ORDER_OF_ROWS, _by_a_mask),
     ),
     returns=("centers",),
     judge=_judge_start,
@@ -583,6 +618,11 @@ SILHOUETTE = Task(
             "you divide by the distance to the other group: divide by the larger of the two",
             _option(share=lambda a, b: b),
         ),
+        Mistake("you divide by the smaller of the two distances: divide by the larger", _option(share=torch.minimum)),
+        Mistake(
+            "you return the difference of the two distances: a silhouette is a part of the larger of them",
+            _option(share=lambda a, b: torch.ones_like(a)),
+        ),
         Mistake("you divide by the sum of the two distances: divide by the larger", _option(share=lambda a, b: a + b)),
         Mistake(
             "you return the mean over the points: asked is one value for each, in their order",
@@ -613,13 +653,13 @@ def _pairs(counts):
     return counts * (counts - 1) / 2
 
 
-def _adjusted_rand(a, b, *, pairs=_pairs, most=lambda p, q: (p + q) / 2, adjust=True, trivial=1.0):
+def _adjusted_rand(a, b, *, pairs=_pairs, all_pairs=None, most=lambda p, q: (p + q) / 2, adjust=True, trivial=1.0):
     """The options are the mistakes."""
     rows, columns = a.unique(return_inverse=True)[1], b.unique(return_inverse=True)[1]
     table = torch.zeros(int(rows.max()) + 1, int(columns.max()) + 1, dtype=torch.float64)
     table.index_put_((rows, columns), torch.ones(len(a), dtype=torch.float64), accumulate=True)
     both, of_a, of_b = pairs(table).sum(), pairs(table.sum(1)).sum(), pairs(table.sum(0)).sum()
-    expected = of_a * of_b / pairs(table.sum())
+    expected = of_a * of_b / (all_pairs or pairs)(table.sum())
     if not adjust:
         return both / most(of_a, of_b)
     if most(of_a, of_b) == expected and trivial is not None:
@@ -677,6 +717,14 @@ ADJUSTED_RAND = Task(
         Mistake(
             "below the line stands the geometric mean of the numbers of pairs: take their ordinary mean",
             lambda a, b: _adjusted_rand(a, b, most=lambda p, q: (p * q).sqrt()),
+        ),
+        Mistake(
+            "below the line stands the sum of the two numbers of pairs: take their mean, which is half of it",
+            lambda a, b: _adjusted_rand(a, b, most=lambda p, q: p + q, trivial=1.0),
+        ),
+        Mistake(
+            "what is expected divides by the square of the number of points: divide by the number of their pairs",
+            lambda a, b: _adjusted_rand(a, b, all_pairs=lambda n: n**2),
         ),
         Mistake(
             "you cut off values below zero: groupings can be less alike than by chance, and the index says so",
