@@ -113,7 +113,7 @@ def watch(work, seconds: float, limit: int, setup: dict, wire) -> tuple[dict, by
             break
         if now - looked > TICK:
             looked = now
-            if exceeds(setup):
+            if exceeds(setup, limit):
                 state = "memory"
                 break
         ready = select.select([reading, 0], [], [], TICK)[0]
@@ -143,8 +143,11 @@ def watch(work, seconds: float, limit: int, setup: dict, wire) -> tuple[dict, by
     return {"state": state, "seconds": took}, bytes(message) if state == "done" else b""
 
 
-def exceeds(setup: dict) -> bool:
-    """Whether the processes of the task hold more memory together, or are more, than they may be."""
+def exceeds(setup: dict, limit: int) -> bool:
+    """Whether the processes of the task hold more memory together, or are more, than they may be.
+
+    Or write more, where they write to the machine's own folders. limit: bytes that the task may return.
+    """
     if setup["kind"] == "unsafe":
         return False
     me, user, page = os.getpid(), os.getuid(), os.sysconf("SC_PAGE_SIZE")
@@ -164,9 +167,20 @@ def exceeds(setup: dict) -> bool:
         held[pid] = (int(size[1]) - int(size[2])) * page
     if len(held) > setup["processes"]:
         return True
+    if setup["kind"] == "uid" and sum(map(written, held)) > setup["disk"] + limit:
+        return True
     if sum(held.values()) <= setup["memory"]:
         return False
     return sum(own_memory(pid, most) for pid, most in held.items()) > setup["memory"]  # pages of a fork count once
+
+
+def written(pid: str) -> int:
+    """Bytes that a process has written, 0 where that is not told."""
+    try:
+        with open(f"/proc/{pid}/io") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("wchar:"))
+    except (OSError, StopIteration):
+        return 0
 
 
 def own_memory(pid: str, most: int) -> int:

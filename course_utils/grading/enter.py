@@ -113,13 +113,13 @@ def refuse_if_readable(paths: list[str]) -> None:
 
 def main(spec: dict) -> None:
     """Enter as the spec says and become its program."""
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.umask(0o022)
-    if spec["kind"] == "uid":
+    if spec["kind"] == "uid":  # the program itself ends all when its input ends
         become(spec["uid"])
         refuse_if_readable(spec["private"])
         os.chdir(spec["home"])
     else:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         in_user_namespace = leave_the_machine(spec["uid"])
         first = os.fork()
         if first:
@@ -129,7 +129,7 @@ def main(spec: dict) -> None:
         furnish(spec)
         if not in_user_namespace:
             become(spec["uid"])
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user took it away
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user took it away
     os.execve(spec["program"][0], spec["program"], spec["environment"])
 
 

@@ -198,9 +198,9 @@ def _grade_exercise(folder, out, exercise, students, jobs, kind, private) -> lis
         kept = _kept(file, submission, exercise)
         if kept is None:
             try:
-                kept = _grade_one(submission, exercise, kind, private)
+                kept = _grade_one(submission, exercise, kind, private, stop)
             except sandbox.SandboxError:  # before it met the submission: a machine that was short of something
-                kept = _grade_one(submission, exercise, kind, private)
+                kept = _grade_one(submission, exercise, kind, private, stop)
             if stop.is_set():
                 return None
             _write(file, json.dumps(asdict(kept), indent=1))
@@ -235,13 +235,13 @@ def _kept(file: Path, submission, exercise: _Exercise) -> Result | None:
     return result if now == before and (submission.digest or submission.problem == result.problem) else None
 
 
-def _grade_one(submission, exercise: _Exercise, kind: str, private) -> Result:
+def _grade_one(submission, exercise: _Exercise, kind: str, private, stop: threading.Event) -> Result:
     """Run one submission and judge what came back."""
     start = time.monotonic()
     answers, problems = {}, []
     if not submission.problem:
         request = {"cells": list(submission.cells), "tasks": exercise.asked}
-        answers, problems = sandbox.run(request, kind, private=private)
+        answers, problems = sandbox.run(request, kind, private=private, stop=stop)
     limits = {task["name"]: task["limit"] for task in exercise.asked}
     results = []
     for task in exercise.tasks.values():

@@ -23,8 +23,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,15 +88,27 @@ def run(
     kind: str,
     limits: Limits = Limits(),
     private: tuple[str, ...] = (),
-    on_answer: Callable[[str, Answer], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> tuple[dict[str, Answer], list[str]]:
     """Run the request's tasks on the submission; returns the answer to each task by name, and what cannot be read.
 
     request: {"cells": sources, "tasks": [{"name", "how": Call's fields, "seconds", "limit": bytes, "cases": [given]}]}.
-    kind: from `find`, or "unsafe" for none. Raises SandboxError if the child fails before it is ready. A child that
-    fails later costs the tasks that it had not answered: they "died".
+    kind: from `find`, or "unsafe" for none. stop: once set, no child is started. A task that ends the child "died", and
+    another child takes those after it. Raises SandboxError if a child fails before it meets the submission.
     """
-    tasks = {task["name"]: task for task in request["tasks"]}
+    answers, problems = {}, []
+    left = list(request["tasks"])
+    while left and not (stop and stop.is_set()):
+        answered, problems = _run_once({**request, "tasks": left}, kind, limits, private)
+        answers |= answered
+        left = [task for task in left if task["name"] not in answers]
+        if left:
+            answers[left.pop(0)["name"]] = Answer("died", 0.0)
+    return {task["name"]: answers.get(task["name"], Answer("died", 0.0)) for task in request["tasks"]}, problems
+
+
+def _run_once(request: dict, kind: str, limits: Limits, private) -> tuple[dict[str, Answer], list[str]]:
+    """The answers that one child gives, and what it cannot read."""
     answers = {}
     with _started(kind, limits, private, probe=False) as process, _noted(process):
         stream = _Stream(process, wire.pack(request))
@@ -104,14 +117,11 @@ def run(
         except wire.WireError as error:
             raise SandboxError(f"the sandbox did not start: {_last_words(process) or error}") from None
         with contextlib.suppress(wire.WireError):
-            for name, task in tasks.items():
+            for task in request["tasks"]:
                 note = wire.unpack(stream.message(1.5 * task["seconds"] + 30))
-                if note["task"] != name or not 0 <= note["bytes"] <= task["limit"] + wire.HEAD.size:
-                    break
-                answers[name] = Answer(note["state"], note["seconds"], stream.bytes(note["bytes"], 60))
-                if on_answer:
-                    on_answer(name, answers[name])
-    return {name: answers.get(name, Answer("died", 0.0)) for name in tasks}, problems
+                message = stream.bytes(note["bytes"], 60)
+                answers[task["name"]] = Answer(note["state"], note["seconds"], message)
+    return answers, problems
 
 
 _RUNNING: set[subprocess.Popen] = set()

@@ -383,6 +383,12 @@ def strangers():
     return found
 
 
+def shared_entries():
+    """What stands in the folders that everybody may write to, under names that the attacks or the grader give."""
+    folders = ("/tmp", "/var/tmp", "/dev/shm", "/")
+    return {(place, name) for place in folders for name in os.listdir(place) if name.startswith(("course-", "a"))}
+
+
 @pytest.fixture(scope="module")
 def run(boxed, known, hand_in, tmp_path_factory):
     """What a run over all of them came to: results by student, and what was there before and after."""
@@ -393,7 +399,7 @@ def run(boxed, known, hand_in, tmp_path_factory):
         known(patch, [task(name) for name in FEW], "files", FILES)
         hand_in_all(folder, out, hand_in)
         handed_in = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        before = strangers()
+        before, entries = strangers(), shared_entries()
         graded = grading.grade(folder, out, jobs=2)
         results = {r.student: r for r in graded[FILES]}
         results |= {r.student: r for r in graded[EXERCISE] if r.student in ("even", "odd")}
@@ -401,6 +407,7 @@ def run(boxed, known, hand_in, tmp_path_factory):
     return {
         "results": results,
         "left": strangers() - before,
+        "new": shared_entries() - entries,
         "handed_in": handed_in,
         "folder": folder,
         "out": out,
@@ -435,7 +442,9 @@ def test_an_attack_earns_nothing(run, name):
 @pytest.mark.parametrize("name", RIGHT)
 def test_harm_beside_a_right_result_changes_nothing(run, name):
     if name == "kill_the_driver" and run["kind"] == "uid":
-        pytest.skip("another user's driver can be killed: that costs the student who does it")
+        pytest.skip("another user's driver can be killed: that costs the task that does it")
+    if name == "full_disk" and run["kind"] == "uid":
+        pytest.skip("another user writes to the machine's own folders, and is stopped for it")
     assert points(run, attacker(name))[name] == 1
 
 
@@ -489,8 +498,8 @@ def test_no_process_is_left(run):
 def test_no_file_is_left_changed_or_gone(run):
     handed_in = {path: path.read_bytes() for path in run["folder"].rglob("*") if path.is_file()}
     assert handed_in == run["handed_in"]
-    for folder in ("/tmp", "/var/tmp", "/dev/shm", "/", *map(str, list(run["folder"].parents)[:3])):
-        assert not [name for name in os.listdir(folder) if name.startswith("course-")], folder
+    assert run["new"] == set()
+    assert not [name for name in os.listdir(run["folder"].parent) if name.startswith("course-")]
     assert set(os.listdir(run["out"])) == {EXERCISE, FILES, "seed.json"}
     assert json.loads((run["out"] / "seed.json").read_text())["seed"] == run["results"]["even"].seed
 

@@ -122,7 +122,7 @@ def fake(monkeypatch):
     ran = []
     monkeypatch.setattr(sandbox, "find", lambda private: "fake")
 
-    def run(request, kind, private):
+    def run(request, kind, private, stop):
         ran.append(request["cells"][0])
         space = {}
         exec("\n".join(request["cells"]), space)
