@@ -74,7 +74,7 @@ TASKS = ["doubled", "where", "rights", "alone", "variables", "descriptors", "wri
 TASKS += ["loop", "sleeper", "memory", "crowd", "ended", "large", "disk", "missing", "broken"]
 
 
-def asked(name, seconds=1.0, x=None):
+def asked(name, seconds=0.4, x=None):
     how = {"function": name, "returns": ["result"], "library": "numpy", "gradients": []}
     cases = [{"x": np.arange(3.0) if x is None else x}]
     return {"name": name, "how": how, "seconds": seconds, "limit": 2**22, "cases": cases}
