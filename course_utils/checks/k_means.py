@@ -73,7 +73,7 @@ ASSIGN = Task(
             lambda x, centers: (centers.square().sum(1) + 2 * x @ centers.T).argmin(1),
         ),
         Mistake(
-            "labels are used as indices, so they must be whole numbers (int64), not floating point",
+            "labels are used as indices, so they must be whole numbers (torch.long), not floating point",
             lambda x, centers: _assign(x, centers).float(),
         ),
         Mistake(
@@ -458,7 +458,7 @@ INERTIA_OTHER = (
     "the inertia you return is not that of the centres and labels you return: keep all three of the same run, "
     "as they are at its end"
 )
-FLOATING = "labels must be whole numbers (int64), not floating point"
+FLOATING = "labels must be whole numbers (torch.long), not floating point"
 OUTSIDE = "labels must run from zero to the number of centres, without it"
 POOR = (
     "much better centres exist: make as many runs as asked, each from another start by k-means++ (another seed), "
@@ -778,7 +778,7 @@ ROWS_SCALED = (
 )
 ONE_GROUP = "all customers are in one group: look at what you return"
 UNRELATED = "your groups miss two kinds of customer that are far apart once all columns are on one scale"
-SEGMENT_FLOATING = "a group is named by a whole number (int64), not by a floating-point number"
+SEGMENT_FLOATING = "a group is named by a whole number (torch.long), not by a floating-point number"
 SEGMENT_OUTSIDE = "groups are numbered from zero, and there are as many as asked for: one of your labels is outside"
 FEWER = "there are fewer groups than asked for: use the number that is given"
 

@@ -224,7 +224,7 @@ def test_a_stub_is_not_written_yet(task):
 def test_hints_are_told_apart_and_hold_no_numbers():
     hints = [mistake.hint for task in TASKS.values() for mistake in task.mistakes]
     assert len(set(hints)) == len(hints)
-    assert not [hint for hint in hints if re.search(r"\d", hint.replace("int64", ""))]
+    assert not [hint for hint in hints if re.search(r"\d", hint)]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
