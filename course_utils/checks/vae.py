@@ -1134,7 +1134,7 @@ def _judge_train(case, outputs):
     swapped, _, price = _bound(x, outputs, 0, swap=True)
     if swapped - price > max(floor, fit - kl):
         return TRAIN_HINTS["order"]
-    if kl < SILENT and fit > floor - WON:
+    if kl < SILENT and fit > (1 + NEAR) * floor:
         return TRAIN_HINTS["collapsed"]
     return TRAIN_HINTS["no price" if at_mean - floor > WON and kl > at_mean - floor else "untrained"]
 
@@ -1154,6 +1154,7 @@ def _score_train(case, outputs):
 
 TRAINED = 100  # steps after which learning must show
 WON, SILENT = 0.5, 0.1  # nats: more than chance wins over the mean image; less than a code that says anything
+NEAR = 0.02  # of the mean image's log-likelihood, by which a decoder that was given nothing misses it
 
 
 def _train_changed(
