@@ -1073,9 +1073,10 @@ TRAIN_HINTS = {
     "collapsed": "your posterior has collapsed: whatever the image, the code is the prior. See that the likelihood "
     "adds up over pixels where it should, and that the weight of the divergence is not too large",
     "no price": "the code costs more than it buys: the divergence is far above what the likelihood wins, as if it were "
-    "not in the loss, or no noise in the draw",
+    "not in the loss, too light there, or of the wrong sign. Or the mean was decoded in training, and not a draw",
+    "no noise": "the mean code is decoded well and draws around it are not: in training, decode the draw",
     "untrained": "the bound on the images that were trained on is no better than that of one mean image: see that "
-    "every step moves all weights, that the loss falls, and that the learning rate suits",
+    "gradients are cleared and every step moves all weights, that the loss falls, and that the learning rate suits",
 }
 
 
@@ -1136,7 +1137,9 @@ def _judge_train(case, outputs):
         return TRAIN_HINTS["order"]
     if kl < SILENT and fit > (1 + NEAR) * floor:
         return TRAIN_HINTS["collapsed"]
-    return TRAIN_HINTS["no price" if at_mean - floor > WON and kl > at_mean - floor else "untrained"]
+    if fit > floor + WON or kl > -floor:  # more nats than the image itself takes
+        return TRAIN_HINTS["no price"]
+    return TRAIN_HINTS["no noise" if at_mean > floor + WON else "untrained"]
 
 
 def _score_train(case, outputs):
@@ -1158,7 +1161,7 @@ NEAR = 0.02  # of the mean image's log-likelihood, by which a decoder that was g
 
 
 def _train_changed(
-    *, hidden=16, beta=1.0, average=False, noise=True, learns=True, ends=lambda arrays: arrays, swap=False, wide=False
+    *, hidden=16, beta=1.0, average=False, learns=True, ends=lambda arrays: arrays, swap=False, wide=False
 ):
     """A small model trained in the plain way, with one thing changed."""
 
@@ -1174,7 +1177,7 @@ def _train_changed(
             mean, log_var = encoder(x).chunk(2, 1)
             if swap:
                 mean, log_var = log_var, mean
-            z = reparametrise(mean, log_var, torch.randn(mean.shape) if noise else torch.zeros(mean.shape))
+            z = reparametrise(mean, log_var, torch.randn(mean.shape))
             fit = bernoulli_log_likelihood(x, decoder(torch.cat([mean, log_var], 1) if wide else z))
             price = 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1)
             loss = (beta * price - (fit / x.shape[1] if average else fit)).mean()

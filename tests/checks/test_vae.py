@@ -310,3 +310,20 @@ def test_the_solution_earns_nearly_all_and_an_untrained_or_constant_model_nothin
     assert grade(task.solution).part >= 0.9
     assert grade(random) == Score(0.0, vae.TRAIN_HINTS["untrained"])
     assert grade(mean_image) == Score(0.0, vae.TRAIN_HINTS["collapsed"])
+
+
+def test_a_model_trained_on_its_mean_codes_is_told_that_draws_count():
+    def autoencoder(images, latent, steps, seed):
+        torch.manual_seed(seed)
+        model = VAE.dense(tuple(images.shape[1:]), latent=latent)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for _ in range(steps):
+            mean, log_var = model.encoder.distribution(images)
+            kl = vae.gaussian_kl(mean, log_var, torch.zeros(latent), torch.zeros(latent))
+            loss = (kl - vae.bernoulli_log_likelihood(images, model.decoder(mean))).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return tuple(model.parameters())
+
+    assert said(TASKS["train_vae"], autoencoder) == vae.TRAIN_HINTS["no noise"]
