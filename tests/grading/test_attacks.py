@@ -369,17 +369,16 @@ def hand_in_all(folder, out, hand_in):
                 archive.writestr(name, content)
 
 
-def strangers():
-    """Processes of the users that sandboxes run as, and children of this process."""
+def running(users):
+    """Processes of these users that are not dead, and children of this process."""
     found = set(sandbox._children(os.getpid()))
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/stat") as file:
-                status = (os.stat(f"/proc/{pid}").st_uid, file.read().split(")")[-1].split()[0])
+                dead = file.read().split(")")[-1].split()[0] in "ZX"
+            found |= {int(pid)} if os.stat(f"/proc/{pid}").st_uid in users and not dead else set()
         except OSError:
             continue
-        if status[0] in sandbox.UIDS and status[1] != "Z":
-            found.add(int(pid))
     return found
 
 
@@ -399,14 +398,16 @@ def run(boxed, known, hand_in, tmp_path_factory):
         known(patch, [task(name) for name in FEW], "files", FILES)
         hand_in_all(folder, out, hand_in)
         handed_in = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        before, entries = strangers(), shared_entries()
+        before, entries, users = running(()), shared_entries(), set()
+        free = sandbox._free_uid
+        patch.setattr(sandbox, "_free_uid", lambda: users.add(uid := free()) or uid)
         graded = grading.grade(folder, out, jobs=2)
         results = {r.student: r for r in graded[FILES]}
         results |= {r.student: r for r in graded[EXERCISE] if r.student in ("even", "odd")}
     del os.environ["COURSE_ANSWER"]
     return {
         "results": results,
-        "left": strangers() - before,
+        "left": running(users) - before,
         "new": shared_entries() - entries,
         "handed_in": handed_in,
         "folder": folder,

@@ -188,11 +188,14 @@ def running_as(users):
     return found
 
 
-def test_nothing_of_the_child_is_left(boxed):
-    before, others = set(os.listdir("/tmp")), running_as(sandbox.UIDS)
+def test_nothing_of_the_child_is_left(boxed, monkeypatch):
+    before, users, free = set(os.listdir("/tmp")), set(), sandbox._free_uid
+    monkeypatch.setattr(sandbox, "_free_uid", lambda: users.add(uid := free()) or uid)
     sandbox.run({"cells": [PROBES], "tasks": [asked("sleeper", 0.1), asked("crowd", 0.1)]}, boxed)
     deadline = time.monotonic() + 10
-    while (left := running_as(sandbox.UIDS) - others) and time.monotonic() < deadline:  # the system collects the dead
+    while (
+        left := running_as(users) | set(sandbox._children(os.getpid()))
+    ) and time.monotonic() < deadline:  # the system collects the dead
         time.sleep(0.1)
     assert left == set()
     assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("course-")]
