@@ -72,6 +72,7 @@ MASK_HINTS = {
     "corrupted": "your targets are read from the corrupted tokens: what is to be predicted stood in the originals",
     "targets": "at a chosen place the target must be the word that stood there",
     "unchosen": "words change where nothing is to be predicted: only chosen places may be corrupted",
+    "kept": "chosen words that stay as they are have no target: they are asked for like the others",
     "turned": "you choose nearly all words at a low rate: see on which side of the rate your random numbers must be",
     "few": "too few of the ordinary words are chosen for this rate; every one is drawn by itself, with that "
     "probability",
@@ -121,6 +122,9 @@ def _judge_mask(case, outputs):
     if (corrupted != tokens)[~chosen].any():
         return MASK_HINTS["unchosen"]
     n, k = int(ordinary.sum()), int(chosen.sum())
+    changed = corrupted[chosen] != tokens[chosen]
+    if k > 1000 and changed.all() and (corrupted[chosen] != MASK).any():  # by chance: 0.9^1000
+        return MASK_HINTS["kept"]
     if _too_far(k, n, rate):
         if not _too_far(k, n, 1 - rate):
             return MASK_HINTS["turned"]
@@ -158,6 +162,11 @@ def _wrong_targets(tokens, n_words, rate, seed):
     return corrupted, torch.where(targets == IGNORED, targets, targets.roll(1, 1).clamp(min=0))
 
 
+def _nothing_asked_of_the_kept(tokens, n_words, rate, seed):
+    corrupted, targets = mask_tokens(tokens, n_words, rate, seed)
+    return corrupted, torch.where(corrupted == tokens, IGNORED, targets)
+
+
 MASK_TOKENS = (
     Mistake(MASK_HINTS["everywhere"], _mask_with(everywhere=True)),
     Mistake(MASK_HINTS["padding"], _mask_with(spare=0)),
@@ -165,6 +174,7 @@ MASK_TOKENS = (
     Mistake(MASK_HINTS["corrupted"], _mask_with(from_corrupted=True)),
     Mistake(MASK_HINTS["targets"], _wrong_targets),
     Mistake(MASK_HINTS["unchosen"], _mask_with(keep=False)),
+    Mistake(MASK_HINTS["kept"], _nothing_asked_of_the_kept),
     Mistake(MASK_HINTS["turned"], _mask_with(above=True)),
     Mistake(MASK_HINTS["few"], lambda tokens, n_words, rate, seed: mask_tokens(tokens, n_words, rate * 0.8, seed)),
     Mistake(MASK_HINTS["many"], lambda tokens, n_words, rate, seed: mask_tokens(tokens, n_words, rate + 0.1, seed)),
