@@ -934,7 +934,9 @@ TASKS = [
         "positions",
         "where a word stands",
         2,
-        lambda rng: [Case({"length": n, "dim": d}) for n, d in ((7, 8), (12, 6), (3, 4), (40, 10))],
+        lambda rng: [
+            Case({"length": n + int(rng.integers(8)), "dim": d}) for n, d in ((7, 8), (12, 6), (3, 4), (40, 10))
+        ],
         positions,
         POSITIONS,
     ),

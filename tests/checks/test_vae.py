@@ -1,7 +1,6 @@
 """Exercise 5: right ways of every kind pass, every known mistake is called by its name, and levels are as measured."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -11,13 +10,12 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 
 from course_utils.calling import call
 from course_utils.checks import vae
-from course_utils.checks.core import EXERCISES, PUBLIC_SEED, Case, Score, diagnose, tasks_of
+from course_utils.checks.core import PUBLIC_SEED, Case, Score, diagnose, tasks_of
 from course_utils.methods import VariationalAutoencoder
 from course_utils.models import VAE
 from course_utils.train import fit
 
 TASKS = tasks_of("vae")
-SEEDS = (PUBLIC_SEED, 11, 2**31)
 
 
 def said(task, function, seed=PUBLIC_SEED):
@@ -198,40 +196,6 @@ RIGHT = {
     "log_mixture": (mixture_one_by_one, mixture_by_products, mixture_of_distributions),
     "train_vae": (train_by_the_package, train_plainly),
 }
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("name", "right"), [(name, right) for name, ways in RIGHT.items() for right in ways])
-def test_every_right_way_passes(name, right, seed):
-    assert said(TASKS[name], right, seed) is None
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_the_solution_passes_and_each_mistake_gets_its_own_hint(task, seed):
-    assert said(task, task.solution, seed) is None
-    assert [said(task, mistake.solution, seed) for mistake in task.mistakes] == [m.hint for m in task.mistakes]
-
-
-@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_a_stub_is_not_written_yet(task):
-    def stub(*given):
-        raise NotImplementedError
-
-    assert said(task, stub) == f"{task.name} is not written yet"
-
-
-def test_hints_are_each_said_once_and_give_no_number_away():
-    hints = [mistake.hint for task in TASKS.values() for mistake in task.mistakes]
-    assert len(set(hints)) == len(hints)
-    assert not [hint for hint in hints if re.search(r"\d", hint)]
-
-
-def test_there_are_twenty_points_in_eight_tasks():
-    assert EXERCISES["vae"] == "05_variational_autoencoder"
-    assert set(RIGHT) == set(TASKS)
-    assert len(TASKS) == 8
-    assert sum(task.points for task in TASKS.values()) == 20
 
 
 def test_noise_drawn_anew_is_not_the_noise_that_was_given():

@@ -145,7 +145,7 @@ WRONG = {  # these return something else and try to have it taken for right
     """,
     "checks_on_disk": """
         def {}(x):
-            for folder in [*sys.path, "/work", "/home", "/root", "/srv", "/opt", PACKAGE]:
+            for folder in [*sys.path, "/data", "/home", "/root", "/srv", "/opt", PACKAGE]:
                 for place, _, files in os.walk(os.path.join(folder, "checks")):
                     if any(name.endswith((".py", ".pyc")) for name in files): return 2 * x + 1
                 for name in glob.glob(os.path.join(folder, "course_utils", "checks", "**", "*.py"), recursive=True):
