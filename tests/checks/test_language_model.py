@@ -1,7 +1,6 @@
 """Exercise 4: right ways pass, known mistakes are called by their names, and quality is measured as stated."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -9,12 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from course_utils.calling import call
-from course_utils.checks import core
 from course_utils.checks import language_model as lm
 from course_utils.checks.core import diagnose
 
 TASKS = {task.name: task for task in lm.TASKS}
-SEEDS = (core.PUBLIC_SEED, 1, 2)
 
 
 def says(task, function, seed):
@@ -176,39 +173,6 @@ RIGHT = {
     "next_sentence_pairs": (pairs_loop, pairs_vectorised, lm.next_sentence_pairs),
     "embed": (embed_by_counting, lm.embed),
 }
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("name", "way"), [(name, i) for name in RIGHT for i in range(len(RIGHT[name]))])
-def test_right_ways_pass(name, way, seed):
-    assert says(TASKS[name], RIGHT[name][way], seed) is None
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("name", "number"), [(t.name, i) for t in lm.TASKS for i in range(len(t.mistakes))])
-def test_a_known_mistake_gets_its_own_hint(name, number, seed):
-    mistake = TASKS[name].mistakes[number]
-    assert says(TASKS[name], mistake.solution, seed) == mistake.hint
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_stub_fails_and_is_told_so(name):
-    def stub(*arguments):
-        raise NotImplementedError
-
-    assert says(TASKS[name], stub, 0) == f"{name} is not written yet"
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_hints_are_unique_and_give_no_number_away(name):
-    hints = [mistake.hint for mistake in TASKS[name].mistakes]
-    assert len(set(hints)) == len(hints) >= 4
-    assert not any(re.search(r"\d", hint) for hint in hints)
-
-
-def test_the_exercise_is_worth_twenty_points():
-    assert list(RIGHT) == list(TASKS)
-    assert sum(task.points for task in lm.TASKS) == 20
 
 
 @pytest.mark.parametrize("name", ["mask_tokens", "next_sentence_pairs"])
