@@ -36,6 +36,9 @@ ROOMS = "checks|losses|cluster|methods|models|evaluate|reduce"
 READY_MADE = re.compile(
     rf"^[^\S\n]*(?:from|import)[^\S\n]+(?:(sklearn)\b|course_utils\.({ROOMS})\b|course_utils[^\S\n]+import\b(.*))", re.M
 )
+READY_NAMES = re.compile(
+    rf"^[^\S\n]*from[^\S\n]+(?:sklearn|course_utils\.(?:{ROOMS}))[\w.]*[^\S\n]+import[^\S\n]+(\w.*)", re.M
+)
 PLAIN = {tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP}
 
 
@@ -45,7 +48,7 @@ def write(out: Path, results: Sequence, found: Sequence) -> None:
     (out / "feedback").mkdir(parents=True, exist_ok=True)
     stub = stub_of(results[0].exercise)
     pairs = similar({one.student: one.cells for one in found}, stub)
-    ready = {one.student: ready_made(one.cells) for one in found}
+    ready = {one.student: ready_made(one.cells, stub) for one in found}
     _table(out / "grades.csv", _grades(results))
     _table(out / "remarks.csv", _remarks(results))
     _table(out / "similar.csv", [["student", "other", "alike"], *([a, b, f"{part:.2f}"] for a, b, part in pairs)])
@@ -115,7 +118,9 @@ def summary(results: Sequence, pairs: Sequence[tuple[str, str, float]], ready: d
         "<h2>Look at these yourself</h2><p>Hints, not findings: short tasks have few right ways to be written, and a "
         "ready-made import may serve an experiment.</p>",
         _html_table(["student", "other", "alike"], [(a, b, f"{part:.0%}") for a, b, part in pairs]),
-        _html_table(["student", "imports"], [(name, ", ".join(found)) for name, found in ready.items() if found]),
+        _html_table(
+            ["student", "ready-made parts"], [(name, ", ".join(found)) for name, found in ready.items() if found]
+        ),
     ]
     troubled = [(r.student, task.name, task.trouble) for r in results for task in r.tasks if task.trouble]
     if troubled:
@@ -180,18 +185,26 @@ def where_students_fail(results: Sequence) -> bytes:
 # --- similarity
 
 
-def ready_made(cells: Iterable[str]) -> list[str]:
-    """Ready-made parts that the code imports, which it may have been asked to write.
+def ready_made(cells: Iterable[str], stub: Iterable[str] = ()) -> list[str]:
+    """Ready-made parts that the student's own cells import or use, which they may have been asked to write.
+
+    A cell that stands in the stub is not the student's, but what it imports can be used by one that is.
 
     >>> ready_made(["import numpy", "from sklearn.cluster import KMeans"])
     ['sklearn']
+    >>> ready_made(["from sklearn.cluster import KMeans", "KMeans(3)"], stub=["from sklearn.cluster import KMeans"])
+    ['KMeans']
     """
+    cells, given = list(cells), {" ".join(cell.split()) for cell in stub}
+    own = [cell for cell in cells if " ".join(cell.split()) not in given]
     found = set()
-    for library, room, rooms in (match for cell in cells for match in READY_MADE.findall(cell)):
+    for library, room, rooms in (match for cell in own for match in READY_MADE.findall(cell)):
         found |= (
             {library} if library else {f"course_utils.{name}" for name in re.findall(rf"\b(?:{ROOMS})\b", room + rooms)}
         )
-    return sorted(found)
+    handed = (names for cell in cells if cell not in own for names in READY_NAMES.findall(cell))
+    names = {re.split(r"\s+as\s+", name.strip())[-1] for line in handed for name in line.split(",")} - {"Checker"}
+    return sorted(found | {name for name in names if any(re.search(rf"\b{re.escape(name)}\b", cell) for cell in own)})
 
 
 def stub_of(exercise: str) -> tuple[str, ...]:

@@ -98,6 +98,16 @@ def test_ready_made_parts_are_named(cell, found):
     assert report.ready_made([cell]) == found
 
 
+def test_what_was_handed_out_is_not_held_against_a_student_and_its_use_in_an_answer_is_seen():
+    given = [
+        "from sklearn.cluster import KMeans as SK, DBSCAN\nfrom course_utils.checks import Checker",
+        "SK(3).fit(x)",
+    ]
+    assert report.ready_made([*given, "def f(x):\n    return x"], given) == []
+    assert report.ready_made([*given, "def f(x):\n    return SK(3).fit(x).labels_"], given) == ["SK"]
+    assert report.ready_made([given[0], "SK(4).fit(x)"], given) == ["SK"]
+
+
 def test_the_feedback_shows_scores_and_hints_escaped():
     page = report.feedback(result("<i>ada", 2, 0, 1.5, remark="use <b>"))
     assert "3.5 of 6 points" in page
