@@ -28,6 +28,9 @@ from course_utils.checks import core
 from course_utils.grading import report, sandbox, submissions, wire
 
 ALLOWANCE = 16 * 2**20  # bytes that a task may return beyond four times what it was given
+DESCRIPTION = 2**16  # bytes of the names and shapes of an outcome: more of them cost memory and time to read
+SEEDS = 10**15  # more than a submission can try in its time; a spreadsheet keeps all 15 digits
+SHOWN_PROBLEMS = 3  # of a notebook, in a remark
 JUDGING = threading.Lock()  # solutions share torch's global state
 BUILTIN_ERRORS = {
     name for name, value in vars(builtins).items() if isinstance(value, type) and name.endswith(("Error", "Exit"))
@@ -108,8 +111,8 @@ def grade(
     folder, out = Path(folder), Path(out)
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
+    if seed is not None and not 0 <= seed < SEEDS:
+        raise ValueError(f"seed must be a whole number from 0 to {SEEDS - 1}, got {seed}")
     students = submissions.students(folder)
     if folder.resolve() in [out.resolve(), *out.resolve().parents]:
         raise ValueError(f"{out} is inside {folder}: grades are written somewhere else than the submissions")
@@ -157,7 +160,7 @@ def _seed(out: Path, seed: int | None) -> int:
     if seed is None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             return int(json.loads(file.read_text())["seed"])
-        seed = secrets.randbelow(2**32)
+        seed = secrets.randbelow(SEEDS)
     _write(file, json.dumps({"seed": seed}))
     return seed
 
@@ -300,7 +303,10 @@ def _outcomes(task, cases, message: bytes, limit: int, problems: list[str]) -> l
     position, outcomes = wire.HEAD.size, []
     for case in cases:
         end = position + wire.HEAD.size
-        end += wire.size_of(message[position:end], limit)
+        head = message[position:end]
+        end += wire.size_of(head, limit)
+        if wire.HEAD.unpack(head)[1] > DESCRIPTION:
+            raise wire.WireError("names and shapes take too much room")
         tree = wire.unpack(message[position:end], limit)
         position = end
         if not isinstance(tree, dict) or tree.keys() != {"outputs", "given", "error", "message"}:
@@ -326,9 +332,8 @@ def _said(task, error, problems: list[str]) -> tuple[str, str]:
         case "stub":
             return "stub", f"{task.name} is not written yet, or returns nothing"
         case "missing":
-            return "stub", f"{task.name} is not defined in the notebook" + (
-                f" ({'; '.join(problems)})" * bool(problems)
-            )
+            named = problems[:SHOWN_PROBLEMS] + ["and so on"] * (len(problems) > SHOWN_PROBLEMS)
+            return "stub", f"{task.name} is not defined in the notebook" + f" ({'; '.join(named)})" * bool(named)
         case "no gradient":
             wanted = ", ".join(task.how.gradients)
             return "no gradient", f"no gradient flows from its result to {wanted}: keep to torch's operations"

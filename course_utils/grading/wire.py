@@ -116,6 +116,8 @@ def unpack(message: bytes, limit: int = LIMIT):
         restored = restore(tree)
     except RecursionError:
         raise WireError("nested too deeply") from None
+    except ValueError:  # no elements, of more dimensions times each other than numpy counts to
+        raise WireError("an array has no such shape") from None
     if position != len(body):
         raise WireError(f"{len(body) - position:,} bytes belong to no array")
     return restored

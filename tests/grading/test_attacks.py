@@ -89,6 +89,14 @@ WRONG = {  # these return something else and try to have it taken for right
             os.write(3, struct.pack("<4sIQ", b"CGW1", 2**24, 2**60) + b"0" * 100)
             os._exit(0)
     """,
+    "forged_shape": """
+        def {}(x):
+            array = dict([("$array", ["float64", [0, 2**28, 2**28, 2**28]])])
+            text = json.dumps(dict(outputs=dict(result=array), given=dict(), error="", message="")).encode()
+            inner = 2 * (struct.pack("<4sIQ", b"CGW1", len(text), 0) + text)
+            os.write(3, struct.pack("<4sIQ", b"CGW1", 0, len(inner)) + inner)
+            os._exit(0)
+    """,
     "forged_nesting": """
         def {}(x):
             text = b"[" * 60_000
@@ -286,10 +294,8 @@ RIGHT = {  # these return what they should and do harm beside it
             return 2 * x + 1
     """,
 }
-IMPORTS = (
-    "import atexit, ctypes, gc, glob, os, signal, socket, struct, subprocess, sys, threading, time, urllib.request\n"
-)
-IMPORTS += "import numpy as np\nimport torch"
+IMPORTS = "import atexit, ctypes, gc, glob, json, os, signal, socket, struct, subprocess, sys, threading, time\n"
+IMPORTS += "import urllib.request\nimport numpy as np\nimport torch"
 TORCH = {"lazy_tensor"}
 NAMES = [name for pair in zip(WRONG, [*RIGHT, *[None] * len(WRONG)], strict=False) for name in pair if name]
 NAMES += ["honest_last"]

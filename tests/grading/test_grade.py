@@ -154,13 +154,18 @@ def test_another_seed_and_a_mended_check_grade_everybody_again(fake, exercise, m
 
 
 def test_without_a_seed_each_folder_of_grades_draws_its_own_and_the_inputs_follow_it(
-    fake, exercise, tmp_path, hand_in, right
+    fake, exercise, monkeypatch, tmp_path, hand_in, right
 ):
     hand_in(tmp_path / "in", "ada", right.values())
     seeds = {grading.grade(tmp_path / "in", tmp_path / f"out{i}")[exercise][0].seed for i in range(3)}
     assert len(seeds) == 3
-    cases = [grading._exercise(exercise, seed).cases["double"][0].given["x"].tolist() for seed in (1, 2, 1)]
-    assert cases[0] == cases[2] != cases[1]
+    seeds = (1, 2, 1, grading.SEEDS - 1, grading.SEEDS - 1 - 2**32)  # the last two are alike in 32 bits
+    cases = [grading._exercise(exercise, seed).cases["double"][0].given["x"].tolist() for seed in seeds]
+    assert cases[0] == cases[2]
+    assert len({str(case) for case in cases}) == 4
+    monkeypatch.setattr(grading.secrets, "randbelow", lambda most: most - 1)
+    drawn = grading._seed(tmp_path, None)
+    assert drawn == grading._seed(tmp_path, None) == 10**15 - 1  # nobody tries that many while a task runs
 
 
 def test_an_interrupted_run_has_kept_what_was_done(fake, exercise, monkeypatch, tmp_path, hand_in, right):
@@ -256,11 +261,20 @@ def test_a_message_of_a_child_is_read_strictly(exercise):
         message(good, {"outputs": {}}),
         message(good, good | {"outputs": {"result": 1.0}}),
         message(good, good | {"given": []}),
+        message(good, good | {"message": "x" * grading.DESCRIPTION}),
         message(good, good)[:-1],
         b"",
     ):
         with pytest.raises(wire.WireError):
             grading._outcomes(task, cases, forged, 10**6, [])
+
+
+def test_cells_that_cannot_be_read_are_named_up_to_three(exercise):
+    task = grading._exercise(exercise, 0).tasks["double"]
+    said = grading._said(task, "missing", [f"code cell {i} is not Python" for i in range(5000)])[1]
+    assert said.endswith("(code cell 0 is not Python; code cell 1 is not Python; code cell 2 is not Python; and so on)")
+    assert grading._said(task, "missing", ["a", "b", "c"])[1].endswith("(a; b; c)")
+    assert grading._said(task, "missing", [])[1] == "double is not defined in the notebook"
 
 
 @pytest.mark.parametrize("error", ["Leak 0.25 0.75", 3, None, ["x"], "StudentsOwnError"])

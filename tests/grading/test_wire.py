@@ -92,6 +92,8 @@ def test_a_message_over_the_limit_is_neither_packed_nor_read():
         message(1, b"left over"),
         message({"$array": ["float64", [3]]}, b"\0" * 23),
         message({"$array": ["float64", [2**60, 2**60]]}),
+        message({"$array": ["float64", [0, 2**28, 2**28, 2**28]]}),
+        message([{"$array": ["int8", [1]]}, {"$array": ["float64", [2**28, 2**28, 2**28, 0]]}], b"x"),
         message({"$array": ["float64", [-1]]}),
         message({"$array": ["float64", [True]]}, b"\0" * 8),
         message({"$array": ["float64", [1.0]]}, b"\0" * 8),
