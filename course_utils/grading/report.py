@@ -33,8 +33,14 @@ ENOUGH = 15  # fingerprints that a notebook needs to be compared
 ALIKE = 0.8
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 ROOMS = "checks|losses|cluster|methods|models|evaluate|reduce"
-READY_MADE = re.compile(
-    rf"^[^\S\n]*(?:from|import)[^\S\n]+(?:(sklearn)\b|course_utils\.({ROOMS})\b|course_utils[^\S\n]+import\b(.*))", re.M
+GENERATORS = "glyphs|moving_glyphs|customers"  # of data whose labels are hidden when it is graded
+REMARK = re.compile(r"^[^\S\n]*#.*", re.M)
+LIBRARIES = re.compile(r"\b(?:sklearn|scipy|umap|torchvision)\b")
+ROOM = re.compile(rf"\bcourse_utils\.({ROOMS})\b|\bcourse_utils[^\S\n]+import\b((?:[^\S\n]*\([^)]*)?.*)")
+GENERATOR = re.compile(rf"\bcourse_utils\.data\b.*\b(?:{GENERATORS})\b|(?<![\w.])(?:{GENERATORS}|load)\(")
+ROUNDABOUT = re.compile(  # ways to a ready-made part, or to the grader, that no answer needs
+    r"\bimportlib\b|\b__(?:import|builtins|globals|subclasses)__|\bsys\.modules\b|\bctypes\b|(?<![\w.])(?:exec|eval)(?=\s*\()"
+    r"|\bcourse_utils\.(?:calling|grading)\b|\bimport[^\S\n]+course_utils(?![\w.])"
 )
 READY_NAMES = re.compile(
     rf"^[^\S\n]*from[^\S\n]+(?:sklearn|course_utils\.(?:{ROOMS}))[\w.]*[^\S\n]+import[^\S\n]+(\w.*)", re.M
@@ -188,6 +194,8 @@ def where_students_fail(results: Sequence) -> bytes:
 def ready_made(cells: Iterable[str], stub: Iterable[str] = ()) -> list[str]:
     """Ready-made parts that the student's own cells import or use, which they may have been asked to write.
 
+    So are generators of data whose labels are hidden, and roundabout ways to a module: for a person to look at.
+
     A cell that stands in the stub is not the student's, but what it imports can be used by one that is.
 
     >>> ready_made(["import numpy", "from sklearn.cluster import KMeans"])
@@ -198,10 +206,12 @@ def ready_made(cells: Iterable[str], stub: Iterable[str] = ()) -> list[str]:
     cells, given = list(cells), {" ".join(cell.split()) for cell in stub}
     own = [cell for cell in cells if " ".join(cell.split()) not in given]
     found = set()
-    for library, room, rooms in (match for cell in own for match in READY_MADE.findall(cell)):
-        found |= (
-            {library} if library else {f"course_utils.{name}" for name in re.findall(rf"\b(?:{ROOMS})\b", room + rooms)}
-        )
+    for code in (REMARK.sub("", cell.replace("\\\n", " ")) for cell in own):
+        found.update(LIBRARIES.findall(code), (way.strip() for way in ROUNDABOUT.findall(code)))
+        for room, rooms in ROOM.findall(code):
+            found.update(f"course_utils.{name}" for name in re.findall(rf"\b(?:{ROOMS})\b", room + rooms))
+        if GENERATOR.search(code):
+            found.add("course_utils.data")
     handed = (names for cell in cells if cell not in own for names in READY_NAMES.findall(cell))
     names = {re.split(r"\s+as\s+", name.strip())[-1] for line in handed for name in line.split(",")} - {"Checker"}
     return sorted(found | {name for name in names if any(re.search(rf"\b{re.escape(name)}\b", cell) for cell in own)})
