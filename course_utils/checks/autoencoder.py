@@ -897,11 +897,17 @@ def _train_cases(rng):
 
 
 def _graded_train_cases(rng):
-    """Glyphs at half size. The hidden ones never leave the judge: it runs the network that it was given."""
+    """Glyphs at half size. The hidden ones never leave the judge: it runs the network that it was given.
+
+    They have a seed of their own: that of the given ones could be found by trying.
+    """
     from course_utils.data.glyphs import glyphs
 
-    splits = glyphs(seed=int(rng.integers(2**20)), n_train=GIVEN_IMAGES, n_validation=1, n_test=HIDDEN_IMAGES)
-    images, hidden = (F.avg_pool2d(part.x, 2).numpy() for part in (splits.train, splits.test))
+    def drawn(n: int) -> np.ndarray:
+        splits = glyphs(seed=int(rng.integers(2**31)), n_train=n, n_validation=1, n_test=1)
+        return F.avg_pool2d(splits.train.x, 2).numpy()
+
+    images, hidden = drawn(GIVEN_IMAGES), drawn(HIDDEN_IMAGES)
     given = {"images": images, "width": WIDTH, "steps": STEPS, "seed": int(rng.integers(1000))}
     return [Case(given, {"images": hidden})]
 

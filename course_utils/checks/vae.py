@@ -1049,17 +1049,17 @@ def _train_cases(rng):
 
 
 def _graded_train_cases(rng):
-    """Glyphs in black and white. The hidden ones never leave the judge: it runs the networks that it was given."""
+    """Glyphs in black and white. The hidden ones never leave the judge: it runs the networks that it was given.
+
+    They have a seed of their own: that of the given ones could be found by trying.
+    """
     from course_utils.data.glyphs import glyphs
 
-    splits = glyphs(
-        seed=int(rng.integers(2**20)),
-        n_train=GIVEN_IMAGES,
-        n_validation=1,
-        n_test=HIDDEN_IMAGES,
-        difficulty="easy",
-    )
-    images, hidden = ((part.x > 0.5).float().numpy() for part in (splits.train, splits.test))
+    def drawn(n: int) -> np.ndarray:
+        splits = glyphs(seed=int(rng.integers(2**31)), n_train=n, n_validation=1, n_test=1, difficulty="easy")
+        return (splits.train.x > 0.5).float().numpy()
+
+    images, hidden = drawn(GIVEN_IMAGES), drawn(HIDDEN_IMAGES)
     given = {"images": images, "latent": LATENT, "steps": STEPS, "seed": int(rng.integers(1000))}
     return [Case(given, {"images": hidden, "seed": int(rng.integers(2**31))})]
 

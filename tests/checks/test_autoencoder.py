@@ -294,6 +294,18 @@ def test_hidden_images_are_not_given(small):
     assert (torch.cdist(torch.from_numpy(hidden), torch.from_numpy(given)).min(1).values > 0.1).all()
 
 
+def test_the_seed_of_the_given_images_does_not_lead_to_the_hidden_ones(monkeypatch):
+    from course_utils.data import glyphs as module
+
+    asked, draw = [], module.glyphs
+    monkeypatch.setattr(module, "glyphs", lambda **how: asked.append(how) or draw(**how))
+    (case,) = TASKS["train_autoencoder"].graded_cases(7)
+    given, hidden = asked
+    assert given["seed"] != hidden["seed"]
+    assert max(given["seed"], hidden["seed"]) > 2**24
+    assert (given["n_train"], hidden["n_train"]) == (len(case.given["images"]), len(case.hidden["images"]))
+
+
 @pytest.mark.slow
 def test_the_solution_is_worth_its_points_on_a_new_seed():
     task = TASKS["train_autoencoder"]

@@ -254,6 +254,18 @@ def test_hidden_images_are_new_ones_and_never_given():
     assert not np.array_equal(one.hidden["images"], other.hidden["images"])
 
 
+def test_the_seed_of_the_given_images_does_not_lead_to_the_hidden_ones(monkeypatch):
+    from course_utils.data import glyphs as module
+
+    asked, draw = [], module.glyphs
+    monkeypatch.setattr(module, "glyphs", lambda **how: asked.append(how) or draw(**how))
+    (case,) = TASKS["train_vae"].graded_cases(7)
+    given, hidden = asked
+    assert given["seed"] != hidden["seed"]
+    assert max(given["seed"], hidden["seed"]) > 2**24
+    assert (given["n_train"], hidden["n_train"]) == (len(case.given["images"]), len(case.hidden["images"]))
+
+
 @pytest.mark.slow
 def test_the_solution_earns_nearly_all_and_an_untrained_or_constant_model_nothing():
     task = TASKS["train_vae"]
