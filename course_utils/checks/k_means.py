@@ -1,5 +1,7 @@
 """Exercise 3: k-means from its two steps to groups of customers that can be defended."""
 
+from threading import get_ident
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -207,6 +209,10 @@ UPDATE = Task(
             "the old centre counts as one of the points: the mean is over the points alone",
             _with_old_centre,
         ),
+        Mistake(
+            "you assign the points anew: take the groups that the labels name, be their centres the nearest or not",
+            lambda x, labels, centers: _update(x, _assign(x, centers), centers),
+        ),
     ),
 )
 
@@ -269,6 +275,12 @@ INERTIA = Task(
             lambda x, labels, centers: _inertia(x, labels, _update(x, labels, centers)),
         ),
         Mistake(
+            "you add up the groups' means: every point counts alike, so add up over the points of all groups",
+            lambda x, labels, centers: sum(
+                (x[labels == j] - centers[j]).square().sum(1).mean() for j in labels.unique()
+            ),
+        ),
+        Mistake(
             "you return one number for every point: add them up",
             lambda x, labels, centers: (x - centers[labels]).square().sum(1),
         ),
@@ -279,8 +291,14 @@ INERTIA = Task(
 
 
 def _plus_plus_cases(rng):
-    """Points whose distances from the middle spread over orders of magnitude, so that every rule draws others."""
+    """A single centre; few of many points, by one seed twice and by two others; and many centres for the rule.
+
+    The last have distances from the middle that spread over orders of magnitude, so that every rule draws others.
+    """
     yield Case({"x": rng.normal(size=(6, 4)).astype(np.float32), "k": 1, "seed": int(rng.integers(2**31))})
+    x, seeds, seen = rng.normal(size=(2_000, 2)).astype(np.float32), rng.integers(2**31, size=3).tolist(), {}
+    for role, seed in zip(("first", "again", "other", "last"), (seeds[0], *seeds), strict=True):
+        yield Case({"x": x, "k": 2, "seed": seed}, {"role": role, "seen": seen})
     for n, d, k in ((500, 6, 90), (400, 4, 80)):
         x = rng.normal(size=(n, d))
         x *= np.exp(1.2 * rng.normal(size=(n, 1))) / np.linalg.norm(x, axis=1, keepdims=True)
@@ -322,11 +340,21 @@ RULES = {
     "all centres that are there count in your probabilities: only the distance to the nearest should": (
         lambda squares: squares.sum(0)
     ),
+    "the distance to the farthest centre counts in your probabilities: take the nearest of those that are there": (
+        lambda squares: squares.max(0)
+    ),
 }
 IN_ORDER_OF_ROWS = "your centres come in the order of the points: return them in the order in which they were drawn"
+TURNED = "your centres come in the turned order: the one that is drawn first stands first"
+UNSEEDED = "the same seed gives another start the second time: make a generator from it and hand it to all that draws"
+ONE_SEED = "two seeds give the very same start: draw all of it with a generator that is made from the argument seed"
+FIRST_FIXED = (
+    "your first centre is the same point whatever the seed: it is drawn evenly from all points, and not chosen"
+)
 NOT_POINTS = "a start is made of the points that are given: at least one of your centres is none of them"
 # By the right rule, the ratio of two likelihoods of what is drawn has expectation 1 or less, so it exceeds r with
-# probability 1/r at most (Markov). With 7 rules and 2 cases a right solution fails with probability under 2e-8.
+# probability 1/r at most (Markov). With 8 rules and one order, and 6 cases, a right solution fails with probability
+# under 6e-8, and with 3e-7 because three seeds happen to draw one first point of 2,000.
 MOST_EVIDENCE = np.log(1e9)
 
 
@@ -341,21 +369,50 @@ def _judge_start(case, outputs):
         return NOT_POINTS
     if k > 20 and (np.diff(rows) > 0).all():  # by chance once in k!
         return IN_ORDER_OF_ROWS
+    if "role" in case.hidden and (hint := _against_the_seed(case, tuple(rows))) is not None:
+        return hint
     # what rounding adds to a squared distance, a right solution's too: a point may come again by it, very seldom
     floor = 1e-6 * (x**2).sum(1).max()
-    evidence = dict.fromkeys(RULES, 0.0)
-    for j in range(1, k):
-        right = squares[:j].min(0) + floor
-        for hint, rule in RULES.items():
-            weights = rule(squares[:j]).astype(float)
-            likelihood = 0.999 * weights[rows[j]] / weights.sum() + 0.001 / len(x)
-            evidence[hint] += np.log(likelihood) - np.log(right[rows[j]] / right.sum())
+    right = sum(np.log(_part(squares[:j].min(0) + floor, rows[j])) for j in range(1, k))
+    evidence = {hint: _likelihood(squares, rows, rule) - right for hint, rule in RULES.items()}
+    evidence[TURNED] = _likelihood(squares[::-1], rows[::-1], lambda squares: squares.min(0)) - right
     hint = max(evidence, key=evidence.get)
     return hint if evidence[hint] > MOST_EVIDENCE else None
 
 
+def _part(weights, row):
+    return weights[row] / weights.sum()
+
+
+def _likelihood(squares, rows, rule):
+    """The logarithm of how likely a rule draws these rows one after the other; any draw is a little likely."""
+    parts = [_part(rule(squares[:j]).astype(float), rows[j]) for j in range(1, len(rows))]
+    return sum(np.log(0.999 * part + 0.001 / squares.shape[1]) for part in parts)
+
+
+def _against_the_seed(case, start):
+    """What can be said from the starts of one seed twice and of two others; they are kept for the same thread."""
+    role, seen = case.hidden["role"], case.hidden["seen"]
+    starts = seen[get_ident()] = [*(seen.get(get_ident(), []) if role != "first" else []), start]
+    if role == "again" and len(set(starts)) > 1:
+        return UNSEEDED
+    if role != "last" or len(starts) < 4:
+        return None
+    if len(set(starts)) == 1:
+        return ONE_SEED
+    return FIRST_FIXED if len({rows[0] for rows in starts}) == 1 else None
+
+
 def _by_rule(rule):
     return lambda x, k, seed: _draw_by(x, k, seed, lambda squares: torch.from_numpy(rule(squares.numpy())).double())
+
+
+def _from_the_farthest(x, k, seed):
+    farthest = int((x - x.mean(0)).square().sum(1).argmax())
+    rng, centers = torch.Generator().manual_seed(seed), x[farthest : farthest + 1]
+    while len(centers) < k:
+        centers = torch.cat([centers, x[torch.multinomial(_squares(x, centers).amin(1), 1, generator=rng)]])
+    return centers
 
 
 def _by_a_mask(x, k, seed):
@@ -377,6 +434,10 @@ PLUS_PLUS = Task(
         *(Mistake(hint, _by_rule(rule)) for hint, rule in RULES.items()),
         Mistake(NOT_POINTS, _invented_centres),
         Mistake(IN_ORDER_OF_ROWS, _by_a_mask),
+        Mistake(TURNED, lambda x, k, seed: _k_means_plus_plus(x, k, seed).flip(0)),
+        Mistake(UNSEEDED, lambda x, k, seed: _k_means_plus_plus(x, k, torch.seed() % 2**31)),
+        Mistake(ONE_SEED, lambda x, k, seed: _k_means_plus_plus(x, k, 0)),
+        Mistake(FIRST_FIXED, _from_the_farthest),
     ),
     returns=("centers",),
     judge=_judge_start,
@@ -390,7 +451,7 @@ def _k_means_cases(rng):
 
     The heaps are so many that a single run often misses the best.
     """
-    given = {"x": rng.normal(size=(110, 2)).astype(np.float32), "k": 7, "n_init": 3, "seed": int(rng.integers(2**31))}
+    given = {"x": rng.normal(size=(600, 2)).astype(np.float32), "k": 8, "n_init": 2, "seed": int(rng.integers(2**31))}
     yield Case(given)
     for k, d, side, n_init in ((16, 2, 60, 60), (12, 3, 40, 40), (16, 2, 60, 60)):
         places = rng.uniform(0, side, size=(1, d))
@@ -553,19 +614,20 @@ def _silhouette(x, labels, *, self_counts=False, squared=False, other="min", alo
         a = distances[i, own].sum() / (own.sum() if self_counts else own.sum() - 1)
         groups = torch.arange(int(labels.max()) + 1) if every_label else labels.unique()
         means = torch.stack([distances[i, labels == j].mean() for j in groups if j != labels[i]])
-        b = {"min": means.min(), "max": means.max(), "all": distances[i, ~own].mean(), "mean": means.mean()}[other]
+        b = {"min": means.min(), "max": means.max(), "all": distances[i, ~own].mean(), "mean": means.mean()}
+        b = {**b, "point": distances[i, ~own].min()}[other]
         value = (b - a) / (torch.maximum(a, b) if share is None else share(a, b))
         values.append(torch.tensor(alone) if own.sum() == 1 and alone is not None else value)
     return torch.stack(values)
 
 
-def _to_means(x, labels):
+def _to_means(x, labels, *, alone=0.0):
     """The simplified silhouette, in which a group is its mean."""
     groups = labels.unique()
     own = labels[:, None] == groups  # (N, k)
     distances = torch.cdist(x, torch.stack([x[labels == j].mean(0) for j in groups]))
     a, b = distances[own], distances.masked_fill(own, torch.inf).min(1).values
-    return torch.where(own.sum(0)[own.int().argmax(1)] == 1, 0.0, (b - a) / torch.maximum(a, b))
+    return torch.where(own.sum(0)[own.int().argmax(1)] == 1, alone, (b - a) / torch.maximum(a, b))
 
 
 def _option(**options):
@@ -590,6 +652,15 @@ SILHOUETTE = Task(
         ),
         Mistake(
             "you measure to the means of the groups: the silhouette averages the distances to their points", _to_means
+        ),
+        Mistake(
+            "you measure to the means of the groups, and a lone point is its own mean: average the distances to the "
+            "points, and give a lone point the value of the text",
+            lambda x, labels: _to_means(x, labels, alone=1.0),
+        ),
+        Mistake(
+            "you take the nearest single point of another group: average over each group, and then take the nearest",
+            _option(other="point"),
         ),
         Mistake("your distances are squared: the silhouette takes them as they are", _option(squared=True)),
         Mistake(
@@ -642,10 +713,11 @@ def _rand_cases(rng):
     first = rng.permutation(np.repeat(np.arange(3), 8)).astype(np.int64)
     moved = np.where(rng.random(24) < 0.3, rng.integers(0, 4, 24), first)
     yield Case({"a": first, "b": moved})
-    yield Case({"a": first, "b": 7 - 2 * first})  # the same groups under other names, with gaps
+    yield Case({"a": first, "b": 3 - 2 * first})  # the same groups under other names, with gaps and below zero
     crossed = np.arange(12, dtype=np.int64)
     yield Case({"a": crossed // 4, "b": crossed % 4})  # as unlike as can be: below nought
     yield Case({"a": np.zeros(6, dtype=np.int64), "b": np.full(6, 2, dtype=np.int64)})
+    yield Case({"a": np.arange(5), "b": rng.permutation(5)})  # each point alone
     yield Case({"a": rng.integers(0, 5, 31), "b": rng.integers(0, 2, 31)})
 
 
@@ -653,7 +725,9 @@ def _pairs(counts):
     return counts * (counts - 1) / 2
 
 
-def _adjusted_rand(a, b, *, pairs=_pairs, all_pairs=None, most=lambda p, q: (p + q) / 2, adjust=True, trivial=1.0):
+def _adjusted_rand(
+    a, b, *, pairs=_pairs, all_pairs=None, most=lambda p, q: (p + q) / 2, adjust=True, trivial=1.0, whole=False
+):
     """The options are the mistakes."""
     rows, columns = a.unique(return_inverse=True)[1], b.unique(return_inverse=True)[1]
     table = torch.zeros(int(rows.max()) + 1, int(columns.max()) + 1, dtype=torch.float64)
@@ -661,7 +735,9 @@ def _adjusted_rand(a, b, *, pairs=_pairs, all_pairs=None, most=lambda p, q: (p +
     both, of_a, of_b = pairs(table).sum(), pairs(table.sum(1)).sum(), pairs(table.sum(0)).sum()
     expected = of_a * of_b / (all_pairs or pairs)(table.sum())
     if not adjust:
-        return both / most(of_a, of_b)
+        return both / most(of_a, of_b) if most(of_a, of_b) > 0 else trivial
+    if whole:
+        expected = expected.floor()
     if most(of_a, of_b) == expected and trivial is not None:
         return trivial
     return (both - expected) / (most(of_a, of_b) - expected)
@@ -674,9 +750,19 @@ def _rand(a, b):
 
 
 def _without_expectation_below(a, b):
-    rows, columns = F.one_hot(a).double(), F.one_hot(b).double()
+    rows, columns = ((labels[:, None] == labels.unique()).double() for labels in (a, b))
     both, of_a, of_b = (_pairs(counts).sum() for counts in (rows.T @ columns, rows.sum(0), columns.sum(0)))
-    return (both - of_a * of_b / _pairs(len(a))) / ((of_a + of_b) / 2)
+    most = (of_a + of_b) / 2
+    return (both - of_a * of_b / _pairs(len(a))) / most if most > 0 else 1.0
+
+
+def _labels_as_places(a, b):
+    """A table with a place for each number up to the largest label: a negative one lands in a place from the end."""
+    return _adjusted_rand(torch.arange(int(a.max()) + 1)[a], torch.arange(int(b.max()) + 1)[b])
+
+
+def _only_together_is_trivial(a, b):
+    return 1.0 if len(a.unique()) == len(b.unique()) == 1 else _adjusted_rand(a, b, trivial=None)
 
 
 ADJUSTED_RAND = Task(
@@ -691,8 +777,18 @@ ADJUSTED_RAND = Task(
             _rand,
         ),
         Mistake(
+            "this is the Rand index over all of a table of points by points, each point with itself included: take "
+            "pairs of two points, and subtract what chance gives",
+            lambda a, b: ((a[:, None] == a) == (b[:, None] == b)).double().mean(),
+        ),
+        Mistake(
             "you count equal labels: the numbers of groups are only names, so count pairs that are together in both",
             lambda a, b: (a == b).double().mean(),
+        ),
+        Mistake(
+            "labels are used as places in a table, where a negative one counts from the end: labels may be any whole "
+            "numbers, so number the groups that occur first",
+            _labels_as_places,
         ),
         Mistake(
             "a point is paired with itself in your counts: count pairs of two different points",
@@ -727,12 +823,25 @@ ADJUSTED_RAND = Task(
             lambda a, b: _adjusted_rand(a, b, all_pairs=lambda n: n**2),
         ),
         Mistake(
+            "what is expected divides by the number of points: divide by the number of all pairs of points",
+            lambda a, b: _adjusted_rand(a, b, all_pairs=lambda n: n),
+        ),
+        Mistake(
+            "what is expected is rounded to a whole number: keep its fraction, for it counts above and below the line",
+            lambda a, b: _adjusted_rand(a, b, whole=True),
+        ),
+        Mistake(
             "you cut off values below zero: groupings can be less alike than by chance, and the index says so",
             lambda a, b: max(float(_adjusted_rand(a, b)), 0.0),
         ),
         Mistake(
-            "two groupings that both put everything together give zero by zero: they are alike, so say so",
+            "two groupings that both put everything together, or every point alone, give zero by zero: they are alike, "
+            "so say so",
             lambda a, b: _adjusted_rand(a, b, trivial=None),
+        ),
+        Mistake(
+            "two groupings that both put every point alone give zero by zero, too: see when the line below is zero",
+            _only_together_is_trivial,
         ),
         Mistake(
             "two groupings that both put everything together are alike: they do not deserve the value of chance",

@@ -225,13 +225,21 @@ def test_starts_drawn_evenly_are_not_good_enough():
         runs = []
         for run in range(n_init):
             centers = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed + run))[:k]]
-            for _ in range(8):
-                centers = update_by_loops(x, assign_by_expansion(x, centers), centers)
-            labels = assign_by_expansion(x, centers)
+            labels, before = assign_by_expansion(x, centers), torch.tensor([])
+            while not torch.equal(labels, before):
+                centers, before = update_by_einsum(x, labels, centers), labels
+                labels = assign_by_expansion(x, centers)
             runs.append((centers, labels, inertia_by_einsum(x, labels, centers)))
         return exercise._best_of(runs)
 
     assert said(TASKS["k_means"], even) == exercise.POOR
+
+
+def test_ten_rounds_are_not_until_no_label_changes():
+    def ten(x, k, n_init, seed):
+        return exercise._best_of(exercise._one_run(x, k, seed + run, most=10) for run in range(n_init))
+
+    assert said(TASKS["k_means"], ten) == exercise.CENTRES_BEHIND
 
 
 def test_restarts_from_one_seed_are_one_run():
