@@ -68,14 +68,17 @@ PAIRS = {
     "pairs and of `different` the same",
     "self": "some pictures are paired with themselves: such a pair teaches nothing, so take the anchor itself out "
     "before you choose its partner",
+    "truths": "`different` must hold whole numbers, one and zero, for the losses reckon with it: turn the truth "
+    "values of your comparison into them by .long()",
     "halves": "pairs drawn without a look at the labels are mostly dissimilar: draw the two kinds apart, half "
     "of `count`, rounded down, of them similar",
     "coin": "nearly half of your pairs are similar, and exactly half of `count` is wanted, rounded down: do not toss a "
     "coin for each pair, and mind an odd number",
     "last": "the last picture is never drawn: see where the range of your random numbers ends, for the upper end is "
     "not included",
-    "balance": "the anchors do not come from all pictures alike: whoever draws a label first and then a picture of it "
-    "shows the pictures of rare labels too often",
+    "balance": "the anchors do not come from all pictures alike: draw the anchor first, from all rows, and then its "
+    "partner. A label drawn first favours the pictures of rare labels, and pairs drawn until they fit those of "
+    "frequent ones",
     "order": "the first picture of a pair always stands before the second in the data: each picture must be able to "
     "be the anchor",
     "mate": "the partner in a similar pair must be any other picture of the label, each as likely: yours favours some, "
@@ -93,8 +96,10 @@ def _judge_pairs(case, outputs):
     for name, values in outputs.items():
         if values.shape != (count,):
             return f"{name} must have shape ({count},), got {values.shape}"
-        if name != "different" and values.dtype.kind not in "iu":
-            return f"{name} must hold row numbers, whole ones of type int64, got {values.dtype}"
+        if values.dtype.kind == "b":
+            return PAIRS["truths"]
+        if values.dtype.kind not in "iu":
+            return f"{name} must hold whole numbers of type int64, got {values.dtype}"
     first, second = outputs["first"].astype(int), outputs["second"].astype(int)
     if min(first.min(), second.min()) < 0 or max(first.max(), second.max()) >= len(labels):
         return "first and second must be rows of `labels`: some lie outside"
@@ -125,7 +130,7 @@ def _judge_law(labels, first, second, different):
     if (first < second).all():
         return PAIRS["order"]
     n = len(labels)
-    if not (first == n - 1).any() or not (second == n - 1).any():
+    if not (first == n - 1).any() or np.array_equal(np.unique(second), np.arange(n - 1)):
         return PAIRS["last"]
     same = labels[:, None] == labels
     for kind, allowed in ((False, same & ~np.eye(n, dtype=bool)), (True, ~same)):
@@ -199,6 +204,11 @@ def _other_order(labels, count, seed):
     return first, second, different.roll(1) if count > 1 else different
 
 
+def _truth_values(labels, count, seed):
+    first, second, different = sample_pairs(labels, count, seed)
+    return first, second, different == 1
+
+
 def _sorted_pairs(labels, count, seed):
     first, second, different = sample_pairs(labels, count, seed)
     return torch.minimum(first, second), torch.maximum(first, second), different
@@ -232,6 +242,7 @@ SAMPLE_PAIRS = Task(
     mistakes=(
         Mistake(PAIRS["turned"], _pairs_with(turned=True)),
         Mistake(PAIRS["labels"], _other_order),
+        Mistake(PAIRS["truths"], _truth_values),
         Mistake(PAIRS["self"], _pairs_with(allow=_paired_with_itself)),
         Mistake(PAIRS["halves"], _without_halves),
         Mistake(PAIRS["coin"], _by_coin),
@@ -294,6 +305,12 @@ def _margin_apart(x1, x2, different, margin):
     return sum(part.mean() for part in (pull, push) if len(part))
 
 
+def _margin_by_counts(x1, x2, different, margin):
+    distance = torch.linalg.vector_norm(x1 - x2, dim=1)
+    pull, push = (1 - different) * distance**2 / 2, different * (margin - distance).clamp(min=0) ** 2 / 2
+    return pull.sum() / (1 - different).sum() + push.sum() / different.sum()
+
+
 CONTRASTIVE_MARGIN = Task(
     name="contrastive_margin",
     title="the contrastive loss of pairs, with a margin",
@@ -320,6 +337,18 @@ CONTRASTIVE_MARGIN = Task(
         Mistake(
             "the margin less the squared distance is squared: the push wants the distance itself there, with its root",
             _margin_with(push=lambda d, margin: (margin - d**2).clamp(min=0) ** 2 / 2),
+        ),
+        Mistake(
+            "the push takes the difference of two squares: it is the difference of margin and distance that is squared",
+            _margin_with(push=lambda d, margin: (margin**2 - d**2).clamp(min=0) / 2),
+        ),
+        Mistake(
+            "the distance is squared before the equation squares it again: it is the root of the sum of squares",
+            _margin_with(distance=lambda x: x.square().sum(1)),
+        ),
+        Mistake(
+            "the distance adds up absolute differences: a Euclidean one squares them, adds them up, and takes the root",
+            _margin_with(distance=lambda x: x.abs().sum(1)),
         ),
         Mistake(
             "the push is not squared: what is left of the margin stands under a square in the equation",
@@ -363,6 +392,11 @@ CONTRASTIVE_MARGIN = Task(
         Mistake(
             "each kind of pair is averaged by itself: the equation has one mean over all pairs, whatever their kind",
             _margin_apart,
+        ),
+        Mistake(
+            "each kind of pair is averaged by itself, which is zero by zero where a kind is missing: the equation has "
+            "one mean over all pairs",
+            _margin_by_counts,
         ),
         Mistake(
             "where two embeddings coincide your gradient is not a number: the slope of a square root at zero is "
@@ -484,6 +518,14 @@ TRIPLET_LOSS = Task(
             _triplets_by_cosine,
         ),
         Mistake(
+            "no gradient reaches the negatives: they are pushed away as the anchor is, so do not detach them",
+            lambda anchor, positive, negative, margin: triplet_loss(anchor, positive, negative.detach(), margin),
+        ),
+        Mistake(
+            "a soft corner stands in place of the cut at zero: here a satisfied triplet costs nothing at all",
+            _triplet_with(cost=lambda d_p, d_n, m: F.softplus(d_p - d_n + m)),
+        ),
+        Mistake(
             "each feature is cut off at zero by itself: sum the squares over the features first, then add the margin "
             "and cut",
             _cut_by_feature,
@@ -547,6 +589,8 @@ def _mined_with(onto=lambda z: F.normalize(z, dim=1), allow=None, farther=None, 
         chosen = (nearest if choose == "nearest" else farthest)(good)
         if fallback == "none":
             return chosen
+        if fallback == "any":
+            return torch.where(good.any(1), chosen, distance.argmax(1))
         return torch.where(good.any(1), chosen, (farthest if fallback == "farthest" else nearest)(allowed))
 
     return solution
@@ -566,6 +610,15 @@ def _masked_by_zero(z, labels, anchor, positive):
     distance = (z[anchor][:, None] - z).square().sum(2)
     farther = (labels[anchor][:, None] != labels) & (distance > distance.gather(1, positive[:, None]))
     return (distance * farther).argmin(1)
+
+
+def _mined_by_similarity(z, labels, anchor, positive):
+    z = F.normalize(z, dim=1)
+    similar = z[anchor] @ z.T
+    allowed = labels[anchor][:, None] != labels
+    good = allowed & (similar > similar.gather(1, positive[:, None]))
+    nearest = similar.masked_fill(~good, torch.inf).argmin(1)
+    return torch.where(good.any(1), nearest, similar.masked_fill(~allowed, -torch.inf).argmax(1))
 
 
 SEMI_HARD_NEGATIVES = Task(
@@ -615,6 +668,16 @@ SEMI_HARD_NEGATIVES = Task(
         Mistake(
             "you look for negatives that are nearer than the positive: those are the hard ones, so turn the comparison",
             _mined_with(farther=torch.lt),
+        ),
+        Mistake(
+            "similarities are treated as distances: a row is farther where its cosine is lower, so turn the "
+            "comparison, and take the highest for the nearest",
+            _mined_by_similarity,
+        ),
+        Mistake(
+            "where no negative is farther than the positive, you take the farthest of all rows: only rows of another "
+            "label are negatives",
+            _mined_with(fallback="any"),
         ),
         Mistake(
             "the distances are measured from the positive: all of them start at the anchor",
@@ -695,7 +758,11 @@ INFO_NCE = Task(
             "the temperature multiplies: similarities are divided by it, so that a low one sharpens the choice",
             _nce_with(scale=torch.mul),
         ),
-        Mistake("the temperature does nothing: divide the similarities by it", _nce_with(scale=lambda s, t: s)),
+        Mistake(
+            "the temperature does nothing: divide the similarities by it. A division of the rows before they are "
+            "brought to length one is undone there",
+            _nce_with(scale=lambda s, t: s),
+        ),
         Mistake(
             "the softmax runs over the queries: each query chooses among the keys, so it runs along a row of query by "
             "key",
@@ -734,6 +801,21 @@ INFO_NCE = Task(
         Mistake(
             "each pair is judged by itself, as in a sigmoid: here the keys compete, in one softmax a query",
             _nce_with(loss=lambda s: F.binary_cross_entropy_with_logits(s, torch.eye(len(s)))),
+        ),
+        Mistake(
+            "only the queries have length one: bring the keys there, too, or a long key wins by its length",
+            lambda query, key, temperature: F.cross_entropy(
+                F.normalize(query, dim=1) @ key.T / temperature, torch.arange(len(query))
+            ),
+        ),
+        Mistake(
+            "squared distances stand in place of the cosines: on the sphere they change twice as much, as if the "
+            "temperature were half",
+            _nce_with(scale=lambda s, t: (2 * s - 2) / t),
+        ),
+        Mistake(
+            "the probabilities are averaged before the logarithm: take the logarithm of each, and then the mean",
+            _nce_with(loss=lambda s: -s.softmax(1).diagonal().mean().log()),
         ),
         Mistake(
             "no gradient reaches the keys: here both sides learn, so do not detach them",
@@ -843,6 +925,20 @@ NT_XENT = Task(
         Mistake(
             "the partner is looked for in the next row: after the join it stands a whole batch further on",
             _nt_xent_with(partner=lambda n: torch.arange(2 * n) ^ 1),
+        ),
+        Mistake(
+            "the partner is counted from the other end of the batch: row number i of the first views has row number i "
+            "of the second",
+            _nt_xent_with(partner=lambda n: torch.arange(2 * n).flip(0)),
+        ),
+        Mistake(
+            "each view is told to find itself: the right answer of a row is its partner, and the view itself is left "
+            "out",
+            _nt_xent_with(partner=lambda n: torch.arange(2 * n), mask=lambda s, eye, n: s),
+        ),
+        Mistake(
+            "a masked similarity still counts a little if it is the least cosine there is: mask with minus infinity",
+            _nt_xent_with(mask=lambda s, eye, n: s.masked_fill(eye, -1)),
         ),
         Mistake(
             "each second view is sent to itself: its partner stands among the first views",
@@ -962,6 +1058,29 @@ ALIGNMENT_UNIFORMITY = Task(
             _health_with(kernel=lambda d, t: (-t * d).exp().sum().log()),
         ),
         Mistake(
+            "the kernel is summed over the pairs in both orders: take its mean, or the value grows with the batch",
+            _health_with(kernel=lambda d, t: (2 * (-t * d).exp().sum()).log()),
+        ),
+        Mistake(
+            "the uniformities of the two views are added up: take their mean",
+            lambda z1, z2, t: (
+                alignment_uniformity(z1, z2, t)[0],
+                2 * alignment_uniformity(z1, z2, t)[1],
+            ),
+        ),
+        Mistake(
+            "the kernels of both views are averaged before the logarithm: uniformity is a logarithm for each view, and "
+            "the mean is over the two",
+            lambda z1, z2, t: (
+                alignment_uniformity(z1, z2, t)[0],
+                sum(alignment_uniformity(z, z, t)[1].exp() / 2 for z in (z1, z2)).log(),
+            ),
+        ),
+        Mistake(
+            "alignment is summed over the pairs: take the mean, or it grows with the batch",
+            _health_with(aligned=lambda x: x.square().sum()),
+        ),
+        Mistake(
             "the sign of uniformity is turned: as in the paper, lower is more uniform",
             _health_with(kernel=lambda d, t: -(-t * d).exp().mean().log()),
         ),
@@ -1071,8 +1190,8 @@ EMBED = {
     "unseeded": "the same seed gives other features the second time: seed torch before the networks are made, and hand "
     "a seeded generator to each function that draws",
     "one_seed": "two seeds give the same features: use the argument `seed`",
-    "untrained": "more updates change nothing: the encoder that makes the features is not the one that is trained, or "
-    "its weights never reach the optimiser",
+    "untrained": "more updates change nothing: the argument `steps` is not used, the loop never runs (there may be "
+    "fewer images than a batch has rows), the weights never reach the optimiser, or another encoder makes the features",
     "leak": "the features change with the order of `images`: were these trained on? They are the hidden ones, and only "
     "`train_images` may be learnt from",
     "mode": "the features of an image depend on the images beside it: put the encoder into evaluation mode, and take "

@@ -31,14 +31,14 @@ def pairs_by_loop(labels, count, seed):
 
 
 def pairs_by_lot(labels, count, seed):
-    """The greatest of random numbers wins; the kinds are mixed, and `different` is bool."""
+    """The greatest of random numbers wins; the kinds are mixed."""
     torch.manual_seed(seed)
     different = torch.arange(count)[torch.randperm(count)] >= count // 2
     first = (torch.rand(count) * len(labels)).long()
     lot = torch.rand(count, len(labels))
     lot[(labels[first, None] != labels) != different[:, None]] = -1
     lot[torch.arange(count), first] = -1
-    return first, lot.argmax(1), different
+    return first, lot.argmax(1), different.int()
 
 
 def margin_by_loop(x1, x2, different, margin):
