@@ -478,11 +478,11 @@ def _judge_build(case, outputs):
         spread = np.linalg.norm(values[:near] - values[:near].mean(0))
         if spread < 1e-6:
             return BUILD_HINTS["constant"]
-        if len(sizes) == 2 and missed > 1e-3 * spread:
+        if len(sizes) == 2 and not missed <= 1e-3 * spread:  # so that what overflows does not pass
             return BUILD_HINTS["bent"]
         if len(sizes) > 2 and missed < 1e-3 * spread:
             return BUILD_HINTS["linear"]
-        if abs(np.linalg.norm(values[-20:]) / np.linalg.norm(values[-40:-20]) - 2) > 0.1:
+        if not abs(np.linalg.norm(values[-20:]) / np.linalg.norm(values[-40:-20]) - 2) <= 0.1:
             return BUILD_HINTS["saturated"]
     return None
 

@@ -24,6 +24,13 @@ def hint_for(name, function, seed=PUBLIC_SEED):
     return diagnose(task, cases, [call(function, case.given, task.how) for case in cases])
 
 
+def huge(x, sizes, seed):
+    """No network at all, and numbers whose squares overflow, so that nothing about them can be computed."""
+    rng = torch.Generator().manual_seed(seed)
+    code = 1e200 * torch.randn(len(x), sizes[-1], generator=rng, dtype=torch.double)
+    return 1e200 * torch.randn(x.shape, generator=rng, dtype=torch.double), code, exercise.build(x, sizes, seed)[2]
+
+
 # --- right ways
 
 
@@ -233,6 +240,7 @@ def test_a_judge_lets_right_results_pass_whatever_the_seed(name):
         ),
         ("build", lambda x, sizes, seed: (x, x[:, : sizes[-1]], 7), "count one layer by hand"),
         ("build", lambda x, sizes, seed: (0 * x - 1, *exercise.build(x, sizes, seed)[1:]), "all images get the same"),
+        ("build", lambda x, sizes, seed: huge(x, sizes, seed), "levels off for large inputs"),
         ("build", lambda x, sizes, seed: (*exercise.build(x, sizes, seed)[:2], [1]), "parameters must be an array"),
         ("build", lambda x, sizes, seed: (*exercise.build(x, sizes, seed)[1::-1], 3), "rebuilt must have shape"),
         ("train_autoencoder", lambda *given: exercise.train_autoencoder(*given)[:4], "must return 8 things"),
