@@ -209,6 +209,22 @@ def test_right_starts_pass_whatever_the_seed():
         assert said(task, start_by_numpy, seed) is None
 
 
+def test_starts_are_held_against_the_seed_within_one_submission_only():
+    task = TASKS["k_means_plus_plus"]
+    cases = list(task.cases(np.random.default_rng(PUBLIC_SEED)))
+
+    def first_row(x, k, seed):
+        return torch.cat([x[:1], exercise._k_means_plus_plus(x, k, seed)[1:]])
+
+    for function, hint in (
+        (start_by_numpy, None),
+        (lambda x, k, seed: start_by_numpy(x, k, 3), exercise.ONE_SEED),
+        (first_row, exercise.FIRST_FIXED),
+        (exercise._k_means_plus_plus, None),
+    ):
+        assert diagnose(task, cases, [call(function, case.given, task.how) for case in cases]) == hint
+
+
 # --- k-means: the laws
 
 
