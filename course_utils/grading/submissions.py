@@ -52,7 +52,11 @@ def students(folder: str | Path) -> list[str]:
     names = set()
     for entry in os.scandir(folder):
         if not entry.name.startswith("."):
-            if entry.is_dir():  # also behind a link: that student is told so
+            try:
+                folder_there = entry.is_dir()  # also behind a link: that student is told so
+            except OSError:  # a link that leads round in a circle
+                folder_there = True
+            if folder_there:
                 names.add(entry.name)
             elif entry.name.lower().endswith(".zip"):
                 names.add(entry.name[:-4])

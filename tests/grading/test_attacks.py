@@ -360,6 +360,7 @@ def hand_in_all(folder, out, hand_in):
     (folder / "link").mkdir()
     (folder / "link" / f"{FILES}.ipynb").symlink_to(folder / "experiments" / f"{FILES}.ipynb")
     (folder / "linked_folder").symlink_to(folder / "experiments")
+    (folder / "round").symlink_to(folder / "round")
     good = (folder / "experiments" / f"{FILES}.ipynb").read_bytes()
     link = zipfile.ZipInfo(f"{FILES}.ipynb")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -478,6 +479,7 @@ def test_loose_code_is_not_run_and_costs_nothing(run, student):
         ("nothing", "no notebook"),
         ("link", "is a link"),
         ("linked_folder", "is a link"),
+        ("round", "is a link"),
         ("zip_link", "is a link"),
         ("zip_slip", "leads out of it"),
         ("zip_bomb", "larger than"),
