@@ -7,7 +7,6 @@ nbgrader's gradebook by `SandboxedGrades`, which stands where nbgrader would exe
 
 import csv
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -107,7 +106,8 @@ def write_student_versions(sources: Iterable[Path], folder: Path) -> list[Path]:
 def prepare_course(folder: Path, sources: Iterable[Path]) -> None:
     """Make an nbgrader course of the exercises in `folder`: `source/NN_topic/NN_topic.ipynb` and `nbgrader_config.py`.
 
-    What is there already stays as it is. Raises ValueError if no source is given.
+    Links lead from `notebooks/05_exercises/`, where students keep what they get. What is there already stays as it is.
+    Raises ValueError if no source is given.
     """
     sources = sorted(map(Path, sources))
     if not sources:
@@ -117,7 +117,7 @@ def prepare_course(folder: Path, sources: Iterable[Path]) -> None:
         place = folder / "source" / source.stem / source.name
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
-            shutil.copy(source, place)
+            nbformat.write(_moved(nbformat.read(source, as_version=4)), place)
     config = folder / "nbgrader_config.py"
     if not config.exists():
         config.write_text(CONFIG, "utf8")
