@@ -55,8 +55,10 @@ def with_faster(method: Method, part: nn.Module, *, lr: float, times: float) -> 
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
+def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024, precision: str | None = None) -> Tensor:
     """`encoder(x)` as `Method.encode` gives it, for an encoder on its own, such as one that was never trained.
+
+    precision: "32-true" or "bf16-mixed"; None chooses as training does.
 
     >>> encode(nn.Flatten(), torch.rand(3, 1, 2, 2)).shape
     torch.Size([3, 4])
@@ -64,7 +66,7 @@ def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
     if len(x) == 0:
         raise ValueError("there is nothing to encode: x has no rows")
     device = next((parameter.device for parameter in encoder.parameters()), x.device)
-    with evaluating(encoder), autocast(choose_precision(encoder, device), device):
+    with evaluating(encoder), autocast(precision or choose_precision(encoder, device), device):
         return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(batch_size)])
 
 

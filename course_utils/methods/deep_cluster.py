@@ -82,7 +82,7 @@ class DeepCluster(Method):
 
     def assign(self, x: Tensor) -> Tensor:
         """The cluster of each image, (N,) int64: the centroid nearest to what the network made of it at the time."""
-        return torch.cdist(self._whitened(encode(self.labeller, x).to(x.device)), self.centroids).argmin(1)
+        return torch.cdist(self._whitened(self._features(x)), self.centroids).argmin(1)
 
     @torch.no_grad()
     def after_step(self, progress):
@@ -99,7 +99,7 @@ class DeepCluster(Method):
     def cluster(self):
         """Cluster the images of the bank by what the network makes of them now; the classifier begins afresh."""
         follow(self.labeller, nn.Sequential(self.encoder, self.head), momentum=0.0)
-        f = encode(self.labeller, self.bank[: self.seen]).to(self.mean.device)
+        f = self._features(self.bank[: self.seen])
         self.mean.copy_(f.mean(0))
         variances, directions = torch.linalg.eigh(torch.cov(f.T))  # rising
         scales = (variances + 1e-5 * variances[-1] + 1e-12).rsqrt()
@@ -107,6 +107,10 @@ class DeepCluster(Method):
         points, k = self._whitened(f), len(self.centroids)
         self.centroids.copy_(k_means(points, points[torch.linspace(0, len(points) - 1, k).round().long()]))
         self.classifier.weight.copy_(self.centroids)
+
+    def _features(self, x):
+        """What the labeller makes of images: young networks differ in digits that bf16 lacks, and whitening needs."""
+        return encode(self.labeller, x, precision="32-true").to(self.mean.device)
 
     @full_precision
     def _whitened(self, f):

@@ -73,7 +73,7 @@ def test_images_keep_their_clusters_until_the_next_clustering_whatever_the_netwo
 def test_clusters_are_those_of_k_means_on_whitened_features_of_the_images_as_they_are():
     method = build(bank=64)
     step(method)
-    f = encode(torch.nn.Sequential(method.encoder, method.head), X).double().numpy()
+    f = encode(torch.nn.Sequential(method.encoder, method.head), X, precision="32-true").double().numpy()
     centred = f - f.mean(0)
     _, scales, directions = np.linalg.svd(centred, full_matrices=False)
     whitened = centred @ directions[:3].T / scales[:3] * np.sqrt(63)
