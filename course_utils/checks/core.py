@@ -202,8 +202,8 @@ class Checker:
     A check prints that the public checks passed, or raises CheckError with a hint. It takes under a second, always
     asks the same, and is not the grade.
 
-    >>> check = Checker("k_means")  # doctest: +SKIP
-    >>> check.assign(lambda x, centers: (x[:, None] - centers).square().sum(2).argmin(1))  # doctest: +SKIP
+    >>> check = Checker("k_means")
+    >>> check.assign(lambda x, centers: (x[:, None] - centers).square().sum(2).argmin(1))
     assign: public checks passed ✓
     """
 
