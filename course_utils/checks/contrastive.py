@@ -1176,7 +1176,7 @@ def _tiny_cases(rng):
 def _real_cases(rng):
     from course_utils.data.glyphs import glyphs
 
-    splits = glyphs(seed=_seed(rng) // 8, n_train=TRAIN, n_validation=PROBE, n_test=TEST)
+    splits = glyphs(seed=int(rng.integers(2**31)), n_train=TRAIN, n_validation=PROBE, n_test=TEST)
     images = torch.cat([splits.validation.x, splits.test.x]).numpy()
     labels = torch.cat([splits.validation.y, splits.test.y]).numpy()
     given = {"train_images": splits.train.x.numpy(), "images": images, "steps": STEPS, "seed": _seed(rng)}
