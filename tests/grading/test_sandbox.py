@@ -138,7 +138,12 @@ def test_no_variable_of_the_teacher_comes_along_and_no_file_is_open(answers):
 
 
 def test_only_the_home_can_be_written_and_it_is_emptied_after_each_task(answers, boxed):
-    assert result(answers, "writable").tolist() == [0, 0, 0, 0, 0, 1, 1]
+    *others, home, temporary = result(answers, "writable").tolist()
+    assert (others, home) == ([0] * 5, 1)
+    shown_there = any(
+        path.startswith("/tmp/") for path in (str(sandbox.PACKAGE), np.__file__)
+    )  # then it is no link home
+    assert temporary == (0 if shown_there and boxed != "uid" else 1)
     assert result(answers, "left") == 0
 
 
