@@ -130,8 +130,8 @@ def grade(
     kind = "unsafe" if unsafe else sandbox.find(private)
     results = {}
     for name in names:
-        results[name] = _grade_exercise(folder, out / name, _exercise(name, seed), students, jobs, kind, private)
         found = [submissions.read(folder, student, name) for student in students]
+        results[name] = _grade_exercise(out / name, _exercise(name, seed), students, found, jobs, kind, private)
         report.write(out / name, results[name], [one for one in found if one is not None])
     return results
 
@@ -180,22 +180,20 @@ def _exercise(name: str, seed: int) -> _Exercise:
 
 def _judged_by(name: str) -> str:
     """A fingerprint of the code that judges an exercise, so that a mended check is applied to everybody."""
-    short = {notebook: short for short, notebook in core.EXERCISES.items()}[name]
     digest = hashlib.sha256(Path(core.__file__).read_bytes())
-    for task in core.tasks_of(short).values():
+    for task in core.tasks_of(name).values():
         with contextlib.suppress(OSError, TypeError):
             digest.update(Path(inspect.getsourcefile(task.cases)).read_bytes())
     return digest.hexdigest()
 
 
-def _grade_exercise(folder, out, exercise, students, jobs, kind, private) -> list[Result]:
+def _grade_exercise(out, exercise, students, found, jobs, kind, private) -> list[Result]:
     """All results of an exercise in the students' order; each is on disk as soon as it is there."""
     (out / "results").mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
 
-    def one(student: str) -> Result | None:
+    def one(student: str, submission: submissions.Submission | None) -> Result | None:
         file = out / "results" / f"{submissions.file_name(student)}.json"
-        submission = submissions.read(folder, student, exercise.name)
         if submission is None:
             submission = submissions.Submission(student, exercise.name, problem="no notebook was handed in")
         kept = _kept(file, submission, exercise)
@@ -212,7 +210,7 @@ def _grade_exercise(folder, out, exercise, students, jobs, kind, private) -> lis
     results = {}
     pool = ThreadPoolExecutor(jobs)
     try:
-        futures = {pool.submit(one, student): student for student in students}
+        futures = {pool.submit(one, *who): who[0] for who in zip(students, found, strict=True)}
         shown = os.environ.get("COURSE_PROGRESS") == "0"
         for future in tqdm(as_completed(futures), exercise.name, len(students), unit="submission", disable=shown):
             results[futures[future]] = future.result()
