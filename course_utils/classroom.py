@@ -27,14 +27,14 @@ from traitlets import Unicode
 from traitlets.config import Config
 
 COURSE = "self-supervised-learning"
-CONFIG = '''"""nbgrader for the exercises. Only `course grade` executes what a student wrote, in a sandbox."""
+CONFIG = f'''"""nbgrader for the exercises. Only `course grade` executes what a student wrote, in a sandbox."""
 
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, LimitOutput, SaveAutoGrades
 
 from course_utils.classroom import SandboxedGrades
 
 c = get_config()  # noqa: F821
-c.CourseDirectory.course_id = "self-supervised-learning"
+c.CourseDirectory.course_id = "{COURSE}"
 c.Autograde.autograde_preprocessors = [
     SandboxedGrades,
     LimitOutput,
