@@ -73,13 +73,14 @@ def assign(x: Tensor, centers: Tensor, each: Callable = map) -> tuple[Tensor, fl
 
 
 @contextmanager
-def threads(device: torch.device):
+def threads(x: Tensor, k: int):
     """A `map` over blocks of rows that uses all of torch's threads, each block in one: they never wait for another.
 
-    Within one operation on a block, threads would spend their time waiting for each other. On a GPU it is plain `map`.
+    Within one operation on a block, threads would spend their time waiting for each other. On a GPU, and for x (N, D)
+    that is a single block with its distances to k centres, it is plain `map`.
     """
     count = torch.get_num_threads()
-    if device.type != "cpu" or count == 1:
+    if x.device.type != "cpu" or count == 1 or len(list(blocks(x, k))) == 1:
         yield map
         return
     torch.set_num_threads(1)
@@ -330,7 +331,7 @@ class KMeans(_Centers):
         best = None
         for start in self._starts(X, self.n_init, rng):
             start = torch.from_numpy(start if isinstance(self.init, str) else start - mean).to(self.device)
-            with threads(x.device) as each:
+            with threads(x, len(start)) as each:
                 found = Lloyd(x, start, each).run(self.max_iter, tol)
             if best is None or found.inertia < best.inertia:
                 best = found
