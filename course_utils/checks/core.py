@@ -7,7 +7,7 @@ result is never shown. Grading uses the same tasks with other seeds, and calls t
 
 import html
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class Task:
     name: str
     title: str
     points: int
-    cases: Callable[[np.random.Generator], Sequence[Case]]
+    cases: Callable[[np.random.Generator], Iterable[Case]]
     solution: Callable
     mistakes: tuple[Mistake, ...]
     returns: tuple[str, ...] = ("result",)
@@ -72,7 +72,7 @@ class Task:
     atol: float = 1e-5
     judge: Callable[[Case, dict[str, np.ndarray]], str | None] | None = None
     score: Callable[[Case, dict[str, np.ndarray]], Score] | None = None
-    graded: Callable[[np.random.Generator], Sequence[Case]] | None = None
+    graded: Callable[[np.random.Generator], Iterable[Case]] | None = None
     seconds: float = 10.0
 
     @property
@@ -112,8 +112,9 @@ def diagnose(task: Task, cases: Sequence[Case], outcomes: Sequence[Outcome]) -> 
     first = next((complaint for complaint in complaints if complaint is not None), None)
     if first is None:
         return None
-    if any(outcome.error == "stub" for outcome in outcomes):
-        return next(outcome.message for outcome in outcomes if outcome.error == "stub")
+    for outcome in outcomes:
+        if outcome.error == "stub":
+            return outcome.message
     for mistake in task.mistakes if task.judge is None else ():
         made = [call(mistake.solution, case.given, task.how) for case in cases]
         if all(_same(task, one, other) for one, other in zip(made, outcomes, strict=True)):

@@ -29,7 +29,7 @@ ASSIGN = Task(
     name="assign",
     title="every point to its nearest centre",
     points=2,
-    cases=lambda rng: list(_assign_cases(rng)),
+    cases=_assign_cases,
     solution=_assign,
     mistakes=(
         Mistake(
@@ -146,7 +146,7 @@ UPDATE = Task(
     name="update",
     title="every centre to the mean of its points",
     points=2,
-    cases=lambda rng: list(_update_cases(rng)),
+    cases=_update_cases,
     solution=_update,
     mistakes=(
         Mistake(
@@ -227,7 +227,7 @@ INERTIA = Task(
     name="inertia",
     title="the sum of squared distances to the chosen centres",
     points=1,
-    cases=lambda rng: list(_update_cases(rng)),
+    cases=_update_cases,
     solution=_inertia,
     mistakes=(
         Mistake(
@@ -428,7 +428,7 @@ PLUS_PLUS = Task(
     name="k_means_plus_plus",
     title="a start drawn by squared distance",
     points=3,
-    cases=lambda rng: list(_plus_plus_cases(rng)),
+    cases=_plus_plus_cases,
     solution=_k_means_plus_plus,
     mistakes=(
         *(Mistake(hint, _by_rule(rule)) for hint, rule in RULES.items()),
@@ -572,7 +572,7 @@ K_MEANS = Task(
     name="k_means",
     title="both steps until nothing moves, with restarts",
     points=4,
-    cases=lambda rng: list(_k_means_cases(rng)),
+    cases=_k_means_cases,
     solution=_k_means,
     mistakes=(
         Mistake(CENTRES_BEHIND, _centre_behind),
@@ -638,7 +638,7 @@ SILHOUETTE = Task(
     name="silhouette",
     title="how much nearer its own group is to a point",
     points=3,
-    cases=lambda rng: list(_silhouette_cases(rng)),
+    cases=_silhouette_cases,
     solution=_silhouette,
     mistakes=(
         Mistake(
@@ -769,7 +769,7 @@ ADJUSTED_RAND = Task(
     name="adjusted_rand",
     title="how alike two groupings are, chance taken off",
     points=2,
-    cases=lambda rng: list(_rand_cases(rng)),
+    cases=_rand_cases,
     solution=_adjusted_rand,
     mistakes=(
         Mistake(
@@ -939,7 +939,7 @@ SEGMENT = Task(
     name="segment",
     title="groups of customers that match their hidden kinds",
     points=3,
-    cases=lambda rng: list(_segment_cases(rng)),
+    cases=_segment_cases,
     solution=_segment,
     mistakes=(
         Mistake(RAW_SCALE, lambda customers, k, seed: _k_means(customers, k, 5, seed)[1]),

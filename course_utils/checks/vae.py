@@ -49,7 +49,7 @@ REPARAMETRISE = Task(
     name="reparametrise",
     title="a draw that gradients can pass",
     points=2,
-    cases=lambda rng: list(_reparametrise_cases(rng)),
+    cases=_reparametrise_cases,
     solution=reparametrise,
     mistakes=(
         Mistake(
@@ -171,7 +171,7 @@ GAUSSIAN_KL = Task(
     name="gaussian_kl",
     title="the divergence of two diagonal Gaussians",
     points=2,
-    cases=lambda rng: list(_gaussian_kl_cases(rng)),
+    cases=_gaussian_kl_cases,
     solution=gaussian_kl,
     mistakes=(
         Mistake(
@@ -301,7 +301,7 @@ BERNOULLI = Task(
     name="bernoulli_log_likelihood",
     title="how likely an image is, from logits",
     points=2,
-    cases=lambda rng: list(_bernoulli_cases(rng)),
+    cases=_bernoulli_cases,
     solution=bernoulli_log_likelihood,
     mistakes=(
         Mistake(
@@ -457,7 +457,7 @@ ELBO = Task(
     name="elbo",
     title="the loss, and the bound that is reported",
     points=2,
-    cases=lambda rng: list(_elbo_cases(rng)),
+    cases=_elbo_cases,
     solution=elbo,
     mistakes=(
         Mistake(
@@ -601,7 +601,7 @@ IMPORTANCE = Task(
     name="importance_weighted_bound",
     title="a tighter bound from many draws",
     points=3,
-    cases=lambda rng: list(_importance_cases(rng)),
+    cases=_importance_cases,
     solution=importance_weighted_bound,
     mistakes=(
         Mistake(
@@ -774,7 +774,7 @@ TRAVERSE = Task(
     name="traverse",
     title="a grid of codes, one latent a row",
     points=2,
-    cases=lambda rng: list(_traverse_cases(rng)),
+    cases=_traverse_cases,
     solution=traverse,
     mistakes=(
         Mistake(
@@ -873,7 +873,7 @@ LOG_MIXTURE = Task(
     name="log_mixture",
     title="the log density of a mixture prior",
     points=3,
-    cases=lambda rng: list(_log_mixture_cases(rng)),
+    cases=_log_mixture_cases,
     solution=log_mixture,
     mistakes=(
         Mistake(
@@ -1199,7 +1199,7 @@ TRAIN = Task(
     name="train_vae",
     title="a model whose bound is high on images it never saw",
     points=4,
-    cases=lambda rng: list(_train_cases(rng)),
+    cases=_train_cases,
     solution=train_vae,
     mistakes=(
         Mistake(
