@@ -195,11 +195,12 @@ def running_as(users):
 
 def test_nothing_of_the_child_is_left(boxed, monkeypatch):
     before, users, free = set(os.listdir("/tmp")), set(), sandbox._free_uid
+    others = set(sandbox._children(os.getpid()))  # what other tests keep: a kernel, joblib's tracker
     monkeypatch.setattr(sandbox, "_free_uid", lambda: users.add(uid := free()) or uid)
     sandbox.run({"cells": [PROBES], "tasks": [asked("sleeper", 0.1), asked("crowd", 0.1)]}, boxed)
     deadline = time.monotonic() + 10
     while (
-        left := running_as(users) | set(sandbox._children(os.getpid()))
+        left := running_as(users) | set(sandbox._children(os.getpid())) - others
     ) and time.monotonic() < deadline:  # the system collects the dead
         time.sleep(0.1)
     assert left == set()
@@ -242,6 +243,16 @@ def test_another_user_is_no_sandbox_while_it_can_read_what_is_private(tmp_path):
         place.chmod(0o755)
     with pytest.raises(sandbox.SandboxError, match=r"every user can read .*: make it private with `chmod -R o-rwx"):
         sandbox.find((str(tmp_path),), ("uid",))
+
+
+def test_definitions_without_an_end_are_tried_once_and_not_for_every_task(boxed):
+    cells = ["def doubled(x): return 2 * x", "k = 3 ** 10 ** 10"]  # reckons for hours
+    start = time.monotonic()
+    answers, _ = sandbox.run(
+        {"cells": cells, "tasks": [asked("doubled", 100.0), asked("f", 100.0)]}, boxed, sandbox.Limits(defining=0.5)
+    )
+    assert [answer.state for answer in answers.values()] == ["defining"] * 2
+    assert time.monotonic() - start < 100
 
 
 def test_without_a_sandbox_a_task_is_still_limited_in_time():
