@@ -67,13 +67,18 @@ def main() -> None:
     request = read_request(wire)
     preload("\n".join(request["cells"]))
     gc.freeze()
-    write_all(1, wire.pack({"problems": problems_of(request["cells"], setup, wire)}))
+    problems = problems_of(request["cells"], setup, wire)
+    trial = watch(functools.partial(defined, request["cells"], wire), setup["defining"], 2**10, setup, wire)[0]
+    clean(setup)
+    write_all(1, wire.pack({"problems": problems}))
     for index, task in enumerate(request["tasks"]):
         work = functools.partial(outcomes_of, index, request)
-        answer, message = watch(work, task["seconds"], task["limit"], setup, wire)
+        if trial["state"] == "time":  # it would be so in every task
+            answer, message = {"state": "defining", "seconds": 0.0}, b""
+        else:
+            answer, message = watch(work, task["seconds"], task["limit"], setup, wire)
         write_all(1, wire.pack({"task": task["name"], "bytes": len(message), **answer}) + message)
-        for folder in setup["emptied"]:
-            empty(folder)
+        clean(setup)
 
 
 def preload(source: str) -> None:
@@ -104,6 +109,26 @@ def problems_of(cells: list[str], setup: dict, wire) -> list[str]:
 
     answer, message = watch(work, 10.0, 2**20, setup, wire)
     return wire.unpack(message) if answer["state"] == "done" else ["the notebook's code cannot be read"]
+
+
+def defined(cells: list[str], wire) -> bytes:
+    """Nothing, once all definitions of the notebook have run."""
+    module_of(cells)
+    return wire.pack({})
+
+
+def module_of(cells: list[str]) -> ModuleType:
+    """The notebook's definitions, in the module that they take for the program."""
+    import torch
+
+    from course_utils.grading import definitions
+
+    torch.manual_seed(0)
+    module = ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.argv = [""]
+    definitions.run(definitions.find(cells), module)
+    return module
 
 
 def watch(work, seconds: float, limit: int, setup: dict, wire) -> tuple[dict, bytes]:
@@ -232,9 +257,9 @@ def end_all(pid: int, kind: str) -> int:
             code = os.waitstatus_to_exitcode(status)
 
 
-def empty(folder: str) -> None:
+def clean(setup: dict) -> None:
     """Remove what a task left behind."""
-    for entry in os.scandir(folder):
+    for entry in (entry for folder in setup["emptied"] for entry in os.scandir(folder)):
         try:
             if entry.is_dir(follow_symlinks=False):
                 os.chmod(entry.path, 0o700)
@@ -268,20 +293,12 @@ def serve(work, seconds: float, writing: int, setup: dict) -> None:
 
 def outcomes_of(index: int, request: dict) -> bytes:
     """Load the submission, call the function of a task for each of its cases, and pack what came."""
-    import torch
-
     from course_utils.calling import Call, Outcome, call
-    from course_utils.grading import definitions, wire
+    from course_utils.grading import wire
 
     task = request["tasks"][index]
     how = Call(**{name: tuple(part) if isinstance(part, list) else part for name, part in task["how"].items()})
-    torch.manual_seed(0)
-    module = ModuleType("__main__")
-    sys.modules["__main__"] = module
-    sys.argv = [""]
-    found = definitions.find(request["cells"])
-    definitions.run(found, module)
-    function = vars(module).get(how.function)
+    function = vars(module_of(request["cells"])).get(how.function)
     outcomes = []
     for given in task["cases"]:
         try:

@@ -41,8 +41,8 @@ BUILTIN_ERRORS = {
 class TaskResult:
     """One task of one student. score: its points times the part that was earned; remark: why not more.
 
-    state: what became of its process (done, time, memory, output, died, or "not run"); trouble: for the teacher, where
-    judging itself failed.
+    state: what became of its process (that of a sandbox.Answer, or "not run"); trouble: for the teacher, where judging
+    itself failed.
     """
 
     name: str
@@ -269,6 +269,8 @@ def _why(state: str, task: core.Task) -> str:
         "time": f"{task.name} takes longer than {task.seconds:g} seconds: look for a loop that does not end",
         "memory": f"{task.name} needs more than {memory} of memory or {limits.processes} processes",
         "output": f"{task.name} returns far more than it should",
+        "defining": "what the notebook defines outside of its functions does not come to an end, so nothing could be "
+        "called",
         "died": f"{task.name} ends the process that it runs in: it must return its result",
     }[state]
 

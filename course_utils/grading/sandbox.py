@@ -43,17 +43,23 @@ SYSTEM = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld
 
 @dataclass(frozen=True)
 class Limits:
-    """memory: bytes of all processes of a task; disk: bytes it may write; processes and files open: how many."""
+    """memory: bytes of all processes of a task; disk: bytes it may write; processes and files open: how many.
+
+    defining: processor seconds for the notebook's definitions, which may import a large library.
+    """
 
     memory: int = 3 * 2**30
     disk: int = 64 * 2**20
     processes: int = 64
     files: int = 256
+    defining: float = 20.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a task. state: done, time, memory, output or died; message: its outcomes, one frame each."""
+    """What became of a task. state: done, time, memory, output, died, or "defining" where the notebook's definitions do
+    not end; message: its outcomes, one frame each.
+    """
 
     state: str
     seconds: float
