@@ -303,3 +303,68 @@ def test_a_model_trained_on_its_mean_codes_is_told_that_draws_count():
         return tuple(model.parameters())
 
     assert said(TASKS["train_vae"], autoencoder) == vae.TRAIN_HINTS["no noise"]
+
+
+def test_a_weak_model_is_named_by_the_check_and_keeps_its_points_in_the_grade():
+    case = small_case()
+    train = vae._train_changed(hidden=64, beta=4.0)
+    given = torch.from_numpy(case.given["images"])
+    model = train(given, *(case.given[name] for name in ("latent", "steps", "seed")))
+    outputs = arrays(model)
+    assert TASKS["train_vae"].judge(Case(case.given), outputs) == vae.TRAIN_HINTS["dear"]
+    assert TASKS["train_vae"].judge(case, outputs) is None
+    assert TASKS["train_vae"].score(case, outputs).remark.endswith(vae.TRAIN_HINTS["dear"])
+
+
+def trained_otherwise(
+    lr=3e-3, batch=96, hidden=64, warm=0.0, width=0.5, price=1.0, clears=True, optimizer=torch.optim.Adam
+):
+    def train(images, latent, steps, seed):
+        torch.manual_seed(seed)
+        model = VAE.dense(tuple(images.shape[1:]), latent=latent, hidden=hidden)
+        optimiser = optimizer(model.parameters(), lr=lr)
+        for step in range(steps):
+            x = images[torch.randint(len(images), (batch,))]
+            mean, log_var = model.encoder.distribution(x)
+            logits = model.decoder(mean + (width * log_var).exp() * torch.randn(mean.shape))
+            weight = price * min(1.0, step / (warm * steps)) if warm else price
+            kl = vae.gaussian_kl(mean, log_var, torch.zeros(latent), torch.zeros(latent))
+            loss = (weight * kl - vae.bernoulli_log_likelihood(x, logits)).mean()
+            if clears:
+                optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return tuple(model.parameters())
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"lr": 1e-2},
+        {"lr": 1e-3, "hidden": 256, "batch": 16},
+        {"lr": 3e-4, "hidden": 256},
+        {"warm": 0.5},
+        {"warm": 1.0, "lr": 5e-3},
+        {"lr": 1e-3, "optimizer": torch.optim.RMSprop},
+    ],
+    ids=str,
+)
+def test_other_learning_rates_batches_and_schedules_pass(choice):
+    assert said(TASKS["train_vae"], trained_otherwise(**choice)) is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "hint"),
+    [
+        ({"width": 1.0}, "dear"),
+        ({"price": 2.0}, "dear"),
+        ({"price": 1 / 3}, "cheap"),
+        ({"lr": 1e-4, "hidden": 256}, "slow"),
+        ({"clears": False, "lr": 3e-3}, "slow"),
+    ],
+    ids=str,
+)
+def test_a_weak_way_to_train_is_named(choice, hint):
+    assert said(TASKS["train_vae"], trained_otherwise(**choice)) == vae.TRAIN_HINTS[hint]
