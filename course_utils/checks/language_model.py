@@ -1,6 +1,7 @@
 """Exercise 4: a masked language model from its masking to features that need few labels."""
 
 import math
+from threading import get_ident
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,27 @@ def _padded(rng, n, length, n_words, least=1):
     return tokens
 
 
+def _seeded_cases(given, rng):
+    """The same call twice, and once with another seed: `_judge_seed` compares what comes back."""
+    seeds, seen = rng.integers(2**31, size=2).tolist(), {}
+    for role, seed in (("first", seeds[0]), ("again", seeds[0]), ("other", seeds[1])):
+        yield Case(given | {"seed": seed}, {"role": role, "seen": seen})
+
+
+def _judge_seed(case, outputs, hints):
+    """The case of the role "first" keeps its outputs for those that follow it in the same thread."""
+    role, seen = case.hidden.get("role"), case.hidden.get("seen", {})
+    if role == "first":
+        seen[get_ident()] = outputs
+    before = seen.get(get_ident())
+    if role in (None, "first") or before is None:
+        return None
+    alike = all(np.array_equal(before[name], array) for name, array in outputs.items())
+    if role == "again":
+        return None if alike else hints["unseeded"]
+    return hints["one seed"] if alike else None
+
+
 # --- mask_tokens
 
 
@@ -44,13 +66,24 @@ def mask_tokens(
     by_row=False,
     from_corrupted=False,
     everywhere=False,
+    from_texts=False,
+    another=False,
+    by_count=False,
 ):
     """The options are the mistakes."""
     rng = torch.Generator().manual_seed(seed)
     draw = torch.rand(tokens.shape[1:] if by_row else tokens.shape, generator=rng).expand(tokens.shape)
+    if by_count:  # in each row the same share
+        order = draw.masked_fill(tokens < spare, 2).argsort(1).argsort(1)
+        draw = (order + 0.5) / (tokens >= spare).sum(1, keepdim=True).clamp(min=1)
     chosen = (draw > rate if above else draw < rate) & (tokens >= spare)
     kind = torch.rand(tokens.shape, generator=rng)
     words = torch.randint(first, n_words + last, (1, 1) if alike else tokens.shape, generator=rng).expand(tokens.shape)
+    if from_texts:
+        words = tokens[tokens >= spare][torch.randint(int((tokens >= spare).sum()), tokens.shape, generator=rng)]
+    if another:
+        words = SPECIAL + (tokens + words) % (n_words - SPECIAL)
+        words = torch.where(words == tokens, SPECIAL + (words + 1 - SPECIAL) % (n_words - SPECIAL), words)
     noise = kind < shares[0] + shares[1]
     corrupted = torch.where((chosen if keep else tokens >= spare) & noise, words, tokens)
     corrupted = torch.where(chosen & (kind < shares[0]), MASK, corrupted)
@@ -59,9 +92,14 @@ def mask_tokens(
 
 
 def _mask_cases(rng):
-    for n, length, n_words, rate in ((600, 70, 12, 0.15), (300, 60, 31, 0.4), (4, 9, 40, 1.0)):
+    """Texts where every other word is the same; a short call by one seed twice and by another; and two words only."""
+    for n, length, n_words, rate in ((400, 70, 12, 0.15), (200, 60, 31, 0.4)):
         tokens = _padded(rng, n, length, n_words)
+        tokens[(tokens >= SPECIAL) & (rng.random(tokens.shape) < 0.5)] = rng.integers(SPECIAL, n_words)
         yield Case({"tokens": tokens, "n_words": n_words, "rate": rate, "seed": int(rng.integers(2**31))})
+    yield from _seeded_cases({"tokens": _padded(rng, 8, 20, 40), "n_words": 40, "rate": 0.5}, rng)
+    tokens = _padded(rng, 400, 60, SPECIAL + 2)
+    yield Case({"tokens": tokens, "n_words": SPECIAL + 2, "rate": 1.0, "seed": int(rng.integers(2**31))})
 
 
 MASK_HINTS = {
@@ -87,19 +125,39 @@ MASK_HINTS = {
     "outside": "some of your corrupted tokens are no words of the vocabulary: see where the drawn numbers end",
     "alike": "one word stands in at all places: draw another for each",
     "never": "some ordinary words are never drawn as random ones: see where the drawn numbers begin and end",
+    "uneven": "some words are drawn as random ones more often than others: draw them evenly from the vocabulary, not "
+    "from the texts",
+    "mask drawn": "now and then a random word of yours is [MASK], a special token: see where the drawn numbers begin",
+    "another": "a random word of yours is never the one that stood there: draw from all ordinary words, that one too",
+    "counted": "in every row you choose a fixed share of the words: each is chosen by itself, so that the number "
+    "differs from row to row",
+    "unseeded": "the same seed gives another result the second time: make a generator from it and hand it to all "
+    "that draws",
+    "one seed": "two seeds give the very same result: make the generator from the argument seed",
 }
-# A right solution fails a bound with probability below 1e-8 (each tail is an exact binomial one), and there are six
-# tails in each of three cases: below 2e-7 in all.
+# A right solution fails a bound with probability below 1e-8 (each tail is an exact binomial one). In each of six cases
+# there are six tails and, in all, one more for each of 70 words, with 1e-10: below 4e-7 in all.
 SELDOM = 1e-8
 
 
-def _too_far(count, trials, p):
+def _too_far(count, trials, p, seldom=SELDOM):
     """−1 if a count is too small for a binomial one, +1 if it is too large, else 0."""
-    from scipy.stats import binom
+    from scipy.special import bdtr, bdtrc
 
-    if binom.cdf(count, trials, p) < SELDOM:
+    if bdtr(count, trials, p) < seldom:
         return -1
-    return int(binom.sf(count - 1, trials, p) < SELDOM)
+    return int(count > 0 and bdtrc(count - 1, trials, p) < seldom)
+
+
+def _by_count(chosen, ordinary, rate):
+    """Whether rows differ less in the number of chosen words than they do by chance.
+
+    The squares of binomial numbers, each divided by its variance, have mean 1. For 400 rows of lengths as drawn here
+    Bernstein's bound for a mean below 0.4 is 1e-10.
+    """
+    n = ordinary.sum(1)
+    n, k = n[n > 0], chosen.sum(1)[n > 0]
+    return len(n) >= 400 and rate < 1 and ((k - n * rate) ** 2 / (n * rate * (1 - rate))).mean() < 0.4
 
 
 def _judge_mask(case, outputs):
@@ -108,7 +166,7 @@ def _judge_mask(case, outputs):
     for name, array in outputs.items():
         if array.shape != tokens.shape:
             return f"{name} must have the shape of the tokens, {tokens.shape}, got {array.shape}"
-        if array.dtype.kind != "i":
+        if array.dtype != np.int64:
             return f"{name} must be whole numbers (int64), got {array.dtype}"
     chosen, ordinary = targets != IGNORED, tokens >= SPECIAL
     if chosen.all():
@@ -130,8 +188,10 @@ def _judge_mask(case, outputs):
             return MASK_HINTS["turned"]
         columns = (chosen == chosen.any(0)) | ~ordinary
         return MASK_HINTS["rows" if columns.all() and n > 100 else "few" if k < n * rate else "many"]
-    if n > 1000 and ((chosen == chosen.any(0)) | ~ordinary).all():
+    if n > 1000 and rate < 1 and ((chosen == chosen.any(0)) | ~ordinary).all():
         return MASK_HINTS["rows"]
+    if _by_count(chosen, ordinary, rate):
+        return MASK_HINTS["counted"]
     before, after = tokens[chosen], corrupted[chosen]
     masked, other = after == MASK, (after != MASK) & (after != before)
     if (after < 0).any() or (after >= n_words).any():
@@ -140,17 +200,22 @@ def _judge_mask(case, outputs):
         return MASK_HINTS["random special"]
     if k > 100 and masked.all():
         return MASK_HINTS["all masked"]
-    if _too_far(int(masked.sum()), k, 0.8):
-        return MASK_HINTS["mask share"]
     words = n_words - SPECIAL
+    if _too_far(int(masked.sum()), k, 0.8):
+        # with two words one random one in three is [MASK] if it may be; with more words nothing shows
+        return MASK_HINTS["mask drawn" if words == 2 and masked.mean() < 0.85 else "mask share"]
     if k > 1000 and len(np.unique(after[other])) == 1:
         return MASK_HINTS["alike"]
     # a word that is never drawn, of `words`: with probability words · (1 − 0.1 / words)^k or less, where that is small
     if len(np.unique(after[other])) < words and words * (1 - 0.1 * (1 - 1 / words) / words) ** k < SELDOM:
         return MASK_HINTS["never"]
     if _too_far(int(other.sum()), k, 0.1 * (1 - 1 / words)):  # now and then a word is replaced by itself
-        return MASK_HINTS["random share"]
-    return None
+        redrawn = words == 2 and not _too_far(int(other.sum()), k, 0.1)
+        return MASK_HINTS["another" if redrawn else "random share"]
+    for word in range(SPECIAL, n_words):
+        if _too_far(int((after[other] == word).sum()), int((before != word).sum()), 0.1 / words, 1e-10) > 0:
+            return MASK_HINTS["uneven"]
+    return _judge_seed(case, outputs, MASK_HINTS)
 
 
 def _mask_with(**options):
@@ -181,11 +246,17 @@ MASK_TOKENS = (
     Mistake(MASK_HINTS["rows"], _mask_with(by_row=True)),
     Mistake(MASK_HINTS["all masked"], _mask_with(shares=(1.0, 0.0))),
     Mistake(MASK_HINTS["mask share"], _mask_with(shares=(0.9, 0.05))),
-    Mistake(MASK_HINTS["random share"], _mask_with(shares=(0.8, 0.02))),
+    Mistake(MASK_HINTS["random share"], _mask_with(shares=(0.8, 0.05))),
     Mistake(MASK_HINTS["random special"], _mask_with(first=0)),
     Mistake(MASK_HINTS["outside"], _mask_with(last=1)),
     Mistake(MASK_HINTS["alike"], _mask_with(alike=True)),
     Mistake(MASK_HINTS["never"], _mask_with(last=-1)),
+    Mistake(MASK_HINTS["uneven"], _mask_with(from_texts=True)),
+    Mistake(MASK_HINTS["mask drawn"], _mask_with(first=MASK)),
+    Mistake(MASK_HINTS["another"], _mask_with(another=True)),
+    Mistake(MASK_HINTS["counted"], _mask_with(by_count=True)),
+    Mistake(MASK_HINTS["unseeded"], lambda *given: mask_tokens(*given[:3], torch.seed() % 2**31)),
+    Mistake(MASK_HINTS["one seed"], lambda *given: mask_tokens(*given[:3], 0)),
 )
 
 
@@ -197,12 +268,14 @@ def masked_loss(scores, targets):
 
 
 def _loss_cases(rng):
-    for n, length, n_words, rate in ((3, 6, 8, 0.5), (5, 4, 11, 0.3), (1, 7, 6, 0.0)):
+    """In the last case the exponentials of some scores are too large for float32."""
+    sizes = (3, 6, 8, 0.5, 2), (5, 4, 11, 0.3, 2), (1, 7, 6, 0.0, 1), (2, 5, 9, 0.4, 90)
+    for n, length, n_words, rate, spread in sizes:
         chosen = rng.random((n, length)) < rate
         chosen[0, 1] = True
         chosen[-1, -1] |= n > 1
         targets = np.where(chosen, rng.integers(SPECIAL, n_words, (n, length)), IGNORED)
-        (scores,) = _float32(rng.normal(0, 2, (n, length, n_words)))
+        (scores,) = _float32(rng.normal(0, spread, (n, length, n_words)))
         yield Case({"scores": scores, "targets": targets})
 
 
@@ -267,6 +340,10 @@ MASKED_LOSS = (
         _loss_from(lambda scores: scores.softmax(2).log_softmax(2)),
     ),
     Mistake(
+        "your reshape mixes places and words: where the axis of the words has to move, exchange it with transpose",
+        lambda scores, targets: F.cross_entropy(scores.reshape(len(scores), scores.shape[2], -1), targets),
+    ),
+    Mistake(
         "you average probabilities: take their logarithm before the mean",
         _loss_from(lambda scores: scores.softmax(2)),
     ),
@@ -285,6 +362,10 @@ def attention(
     may = ~may if turned else may
     if mask == "before":
         scores = scores.masked_fill(~may, -1e9)
+    if mask == "pairs":
+        scores = scores.masked_fill(~(may & seen[:, None, :, None]), -1e9)
+    if mask == "causal":
+        scores = scores.masked_fill(~may | torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -1e9)
     if mask == "zero":
         scores = scores * may
     weights = scores.softmax(axis)
@@ -364,6 +445,23 @@ ATTENTION = (
         "queries and keys are exchanged: a row of the scores belongs to a query",
         lambda q, k, v, seen: attention(k, q, v, seen),
     ),
+    Mistake(
+        "you scale by the width of the values: it is queries and keys whose product is scaled",
+        lambda q, k, v, seen: attention(q, k, v, seen, scale=lambda q: v.shape[3] ** -0.5),
+    ),
+    Mistake(
+        "you turn the keys by a reshape, which mixes their numbers: exchange their last two axes",
+        lambda q, k, v, seen: attention(q, k.reshape(*k.shape[:2], k.shape[3], -1).transpose(2, 3), v, seen),
+    ),
+    Mistake("each token sees only those before it: here it looks to both sides", _attend_with(mask="causal")),
+    Mistake(
+        "you mask the places that look, too: padding is not looked at, but what it gets is reckoned as for any other",
+        _attend_with(mask="pairs"),
+    ),
+    Mistake(
+        "padded places get nothing from you: they get an answer like any other",
+        lambda q, k, v, seen: attention(q, k, v, seen) * seen[:, None, :, None],
+    ),
 )
 
 
@@ -384,19 +482,20 @@ def attention_block(
     residual=True,
     norm="after",
     out=True,
-    turned=False,
+    turned="",
     scale_by_head=True,
     mask=True,
 ):
     """The options are the mistakes."""
     n, length, width = x.shape
-    Wq, Wk, Wv, Wo = (W.T for W in (Wq, Wk, Wv, Wo)) if turned else (Wq, Wk, Wv, Wo)
+    Wq, Wk, Wv = (W.T for W in (Wq, Wk, Wv)) if turned in ("all", "first") else (Wq, Wk, Wv)
+    Wo = Wo.T if turned in ("all", "last") else Wo
     read = F.layer_norm(x, (width,)) if norm == "before" else x
 
     def parts(h):
         if split == "no transpose":
             return h.reshape(n, heads, length, width // heads)
-        if split == "interleaved":
+        if split == "interleaved" or split == "interleaved both":
             return h.unflatten(2, (-1, heads)).permute(0, 3, 1, 2)
         if split == "one":
             return h[:, None]
@@ -405,7 +504,10 @@ def attention_block(
     q, k, v = (parts(read @ W.T) for W in (Wq, Wk, Wv))
     scale = (lambda q: q.shape[3] ** -0.5) if scale_by_head else (lambda q: width**-0.5)
     attended = attention(q, k, v, seen, scale=scale, mask="before" if mask else "none")
-    attended = attended.transpose(1, 2) if merge else attended
+    if split == "interleaved both":
+        attended = attended.permute(0, 2, 3, 1)
+    elif merge:
+        attended = attended.transpose(1, 2)
     attended = attended.reshape(n, length, width)
     attended = attended @ Wo.T if out else attended
     y = x + attended if residual else attended
@@ -417,6 +519,10 @@ def attention_block(
         return F.layer_norm(y, (length, width))
     if norm == "inside":
         return x + F.layer_norm(attended, (width,))
+    if norm == "unbiased":
+        return (y - y.mean(2, keepdim=True)) / y.std(2, keepdim=True)
+    if norm == "variance":
+        return (y - y.mean(2, keepdim=True)) / y.var(2, keepdim=True, unbiased=False)
     return y
 
 
@@ -455,7 +561,7 @@ ATTENTION_BLOCK = (
     Mistake("the last matrix, which mixes the heads, is missing", _block_with(out=False)),
     Mistake(
         "your matrices are the wrong way round: as in nn.Linear, a row of W belongs to an output",
-        _block_with(turned=True),
+        _block_with(turned="all"),
     ),
     Mistake("the layer norm is missing", _block_with(norm="none")),
     Mistake(
@@ -472,6 +578,36 @@ ATTENTION_BLOCK = (
     ),
     Mistake(
         "your norm runs over tokens and numbers together: each token is normalised by itself", _block_with(norm="both")
+    ),
+    Mistake(
+        "your norm divides by the variance: by its root, the variance becomes what is asked",
+        _block_with(norm="variance"),
+    ),
+    Mistake(
+        "your standard deviation is the unbiased one: the variance here is the plain mean of the squares",
+        _block_with(norm="unbiased"),
+    ),
+    Mistake(
+        "the heads are cut and put together by a reshape alone, which mixes tokens and heads: split the last axis, and "
+        "move the axis of the heads before and after",
+        _block_with(split="no transpose", merge=False),
+    ),
+    Mistake(
+        "a head takes every so many numbers and gives them back so: its numbers are neighbours",
+        _block_with(split="interleaved both"),
+    ),
+    Mistake("the last matrix is the wrong way round, the others are right", _block_with(turned="last")),
+    Mistake(
+        "the matrices of queries, keys and values are the wrong way round, the last one is right",
+        _block_with(turned="first"),
+    ),
+    Mistake(
+        "queries and keys are exchanged: see the order of the matrices",
+        lambda x, seen, Wq, Wk, Wv, Wo, heads: attention_block(x, seen, Wk, Wq, Wv, Wo, heads),
+    ),
+    Mistake(
+        "keys and values are exchanged: see the order of the matrices",
+        lambda x, seen, Wq, Wk, Wv, Wo, heads: attention_block(x, seen, Wq, Wv, Wk, Wo, heads),
     ),
 )
 
@@ -509,6 +645,10 @@ POSITIONS = (
         lambda n, d: positions(n, d, step=1),
     ),
     Mistake(
+        "your frequencies fall too fast: the exponent counts by two already, so there is no further factor",
+        lambda n, d: positions(n, d, step=4),
+    ),
+    Mistake(
         "your frequencies grow where they should fall: look at the sign of the exponent, or whether you multiply "
         "where you should divide",
         lambda n, d: positions(n, d, sign=1),
@@ -530,7 +670,9 @@ def pool(h, tokens):
 def _pool_cases(rng):
     for n, length, width in ((4, 7, 3), (6, 5, 5), (3, 9, 2)):
         (h,) = _float32(rng.normal(0.5, 1, (n, length, width)))
-        yield Case({"h": h, "tokens": _padded(rng, n, length, 20)})
+        tokens = _padded(rng, n, length, 20, least=2)
+        tokens[:, 2] = np.where(tokens[:, 2] >= SPECIAL, MASK, tokens[:, 2])  # some word is hidden, the first is not
+        yield Case({"h": h, "tokens": tokens})
 
 
 POOL = (
@@ -559,6 +701,10 @@ POOL = (
     Mistake(
         "the marks of beginning and end are left out, too: only padding is",
         lambda h, tokens: (h * (tokens >= SPECIAL)[:, :, None]).sum(1) / (tokens >= SPECIAL).sum(1, keepdim=True),
+    ),
+    Mistake(
+        "hidden words are left out: [MASK] is a token with a vector, only padding is none",
+        lambda h, tokens: pool(h, torch.where(tokens == MASK, 0, tokens)),
     ),
     Mistake(
         "your mean runs over the numbers of a vector: it runs over the tokens of a text",
@@ -614,6 +760,9 @@ PAIR_HINTS = {
     "documents": "you draw a document and then one of its sentences, so that those of short documents come too often: "
     "draw among the sentences",
     "one": "your random sentences are hardly random: the same few come again and again, so draw for each pair anew",
+    "unseeded": "the same seed gives other pairs the second time: make a generator from it and hand it to all that "
+    "draws",
+    "one seed": "two seeds give the very same pairs: make the generator from the argument seed",
 }
 
 
@@ -624,6 +773,7 @@ def _pair_cases(rng):
         document = np.repeat(rng.permutation(len(sizes)), sizes).astype(np.int64)
         yield Case({"document": document, "seed": int(rng.integers(2**31))})
     yield Case({"document": np.array([4, 4, 1, 7, 7, 7], dtype=np.int64), "seed": int(rng.integers(2**31))})
+    yield from _seeded_cases({"document": np.repeat(rng.permutation(20), 4).astype(np.int64)}, rng)
 
 
 def _judge_pairs(case, outputs):
@@ -660,7 +810,7 @@ def _judge_pairs(case, outputs):
     if len(yes) > 100 and (yes[1:] != yes[:-1]).all():
         return PAIR_HINTS["turns"]
     if len(yes) < 100:
-        return None
+        return _judge_seed(case, outputs, PAIR_HINTS)
     drawn = second[~yes]
     # Sentences drawn evenly: of n draws, each among 600 or more, the commonest comes more than n / 10 + 20 times with
     # a probability far below 1e-8. How many hit the large document has a known mean; Hoeffding bounds the distance.
@@ -701,6 +851,8 @@ NEXT_SENTENCE_PAIRS = (
     Mistake(PAIR_HINTS["turns"], _pairs_with(by_turns=True)),
     Mistake(PAIR_HINTS["documents"], _pairs_with(other="documents")),
     Mistake(PAIR_HINTS["one"], _pairs_with(other="one")),
+    Mistake(PAIR_HINTS["unseeded"], lambda document, seed: next_sentence_pairs(document, torch.seed() % 2**31)),
+    Mistake(PAIR_HINTS["one seed"], lambda document, seed: next_sentence_pairs(document, 0)),
 )
 
 
@@ -751,9 +903,10 @@ def small_language(rng: np.random.Generator, n: int) -> SmallLanguage:
 
 WIDEST = 64
 CORPUS, QUERIES, STEPS, LABELS = 6000, 1600, 500, 40
-# Accuracy with 40 labels, the mean of eight draws, on seeds 0 and 1: an untrained transformer 0.43 and 0.52; singular
-# vectors of word counts 0.75 and 0.75; `embed` below, after only 400 of the 500 steps, 0.91 and 0.96.
-RANDOM_LEVEL, GOOD_LEVEL = 0.52, 0.85
+# Accuracy with 40 labels, the mean of eight draws, on seeds 0 and 1: an untrained transformer 0.43 and 0.52 (0.57 on
+# seed 5, with the exercise's own network); singular vectors of word counts 0.75 and 0.75; `embed` below, after only 400
+# of the 500 steps, 0.91 and 0.96; the plainest training (Adam at 1e-3, batches of 64, 15 in a hundred hidden) 0.84.
+RANDOM_LEVEL, GOOD_LEVEL = 0.58, 0.85
 
 
 def embed(corpus, texts, n_words, steps, seed):
@@ -929,6 +1082,7 @@ TASKS = [
         _block_cases,
         attention_block,
         ATTENTION_BLOCK,
+        gradients=("x", "Wq", "Wk", "Wv", "Wo"),
     ),
     Task(
         "positions",
@@ -940,7 +1094,7 @@ TASKS = [
         positions,
         POSITIONS,
     ),
-    Task("pool", "one vector for a text", 1, _pool_cases, pool, POOL),
+    Task("pool", "one vector for a text", 1, _pool_cases, pool, POOL, gradients=("h",)),
     Task(
         "next_sentence_pairs",
         "pairs of sentences that follow each other or do not",
