@@ -110,13 +110,14 @@ def feedback(result) -> str:
 def summary(results: Sequence, pairs: Sequence[tuple[str, str, float]], ready: dict[str, list[str]]) -> str:
     """The page for the teacher: points a student, where the class fails, what looks alike."""
     names = [task.name for task in results[0].tasks]
-    picture = base64.b64encode(where_students_fail(results)).decode()
-    parts = [_part(results, i) for i in range(len(names))]
+    read = [result for result in results if not result.problem] or results
+    picture = base64.b64encode(where_students_fail(read)).decode()
+    parts = [_part(read, i) for i in range(len(names))]
     hardest = min(range(len(names)), key=parts.__getitem__)
     alt = f"Share of the points earned, task by task; the least, {parts[hardest]:.0%}, in {names[hardest]}"
     rows = [[r.student, *(f"{task.score:g}" for task in r.tasks), f"{r.total:g}", r.problem] for r in results]
     body = [
-        f"<p>{len(results)} students, {results[0].maximum:g} points, seed {results[0].seed}.</p>",
+        f"<p>{len(results)} students, {results[0].maximum:g} points, seed {results[0].seed}. {_read(results)}</p>",
         f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">',
         _html_table(["student", *names, "total", "problem"], rows),
         "<h2>What those who lost points were told most often</h2>",
@@ -132,6 +133,15 @@ def summary(results: Sequence, pairs: Sequence[tuple[str, str, float]], ready: d
     if troubled:
         body += ["<h2>The judge failed here</h2>", _html_table(["student", "task", "trouble"], troubled)]
     return PAGE.format(title=html.escape(f"{results[0].exercise}: the class"), body="\n".join(body))
+
+
+def _read(results: Sequence) -> str:
+    """How many notebooks the picture counts, and what they earned."""
+    totals = [result.total for result in results if not result.problem]
+    if not totals:
+        return "No notebook could be read."
+    mean = sum(totals) / len(totals)
+    return f"{len(totals)} handed in a notebook that could be read, with {mean:.1f} points on average."
 
 
 def _part(results: Sequence, index: int) -> float:

@@ -136,13 +136,20 @@ def test_the_summary_names_the_hardest_task_the_frequent_hints_and_the_look_alik
     results = [result("a", 2, 0, remark="mind the axis"), result("b", 2, 1, remark="mind the axis"), result("c", 2, 2)]
     results.append(result("d", 0, 0, remark="no notebook", problem="no notebook"))
     page = report.summary(results, [("a", "b", 0.91)], {"a": ["sklearn"], "b": []})
-    assert "the least, 38%, in task_1" in page
+    assert "the least, 50%, in task_1" in page, "who handed nothing in does not make a task hard"
+    assert (
+        "4 students, 4 points, seed 5. 3 handed in a notebook that could be read, with 3.0 points on average." in page
+    )
     assert "<td>task_1</td><td>2</td><td>mind the axis</td>" in page
     assert "<td>task_1</td><td>1</td>" not in page
     assert "<td>a</td><td>b</td><td>91%</td>" in page
     assert "<td>a</td><td>sklearn</td>" in page
     assert "The judge failed" not in page
     assert "IndexError" in report.summary([result("a", 0, trouble="IndexError: 3")], [], {})
+
+
+def test_a_class_of_which_nothing_could_be_read_has_a_summary_too():
+    assert "No notebook could be read." in report.summary([result("a", 0, problem="no notebook")], [], {})
 
 
 def test_the_picture_is_a_png_of_all_some_and_none():
