@@ -6,6 +6,7 @@ Notation: N images of D pixels, M other images, a code of `width` numbers. Weigh
 
 import math
 from itertools import pairwise
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -14,11 +15,35 @@ from torch import nn
 
 from course_utils.checks.core import Case, Mistake, Score, Task
 
-IN_PLACE = "the numbers are right, but {} is changed in place: whoever called still needs it, so make new arrays"
+IN_PLACE = "the numbers are right, but {} changed in place: whoever called still needs it, so make new arrays"
 
 
 def _float32(*arrays):
     return tuple(np.asarray(array, dtype=np.float32) for array in arrays)
+
+
+SEEDS = {
+    "unseeded": "the same seed gives other numbers the second time: hand it to torch before anything is drawn, and "
+    "let every draw follow from it",
+    "one_seed": "two seeds give the very same numbers: it is the argument `seed` that all draws must come from",
+}
+
+
+def _judge_seed(case, values):
+    """Whether a call made twice brings the same `values`, and one with another seed brings others.
+
+    hidden["role"] of three such cases: "first", whose values are kept for the two after it, "again" and "other".
+    """
+    role, seen = case.hidden.get("role"), case.hidden.get("seen")
+    if role == "first":
+        seen[get_ident()] = values
+    if role not in ("again", "other") or get_ident() not in seen:
+        return None
+    before = seen[get_ident()]
+    alike = values.shape == before.shape and np.allclose(values, before, rtol=1e-3, atol=1e-5)
+    if role == "again":
+        return None if alike else SEEDS["unseeded"]
+    return SEEDS["one_seed"] if alike else None
 
 
 # --- image_errors
@@ -29,7 +54,7 @@ def image_errors(x, rebuilt):
 
 
 def _image_errors_cases(rng):
-    for shape in ((5, 1, 4, 6), (1, 3, 5, 2), (4, 2, 3, 3)):
+    for shape in ((5, 1, 4, 6), (1, 3, 5, 2), (4, 2, 3, 3), (6, 5)):
         x, rebuilt = _float32(rng.normal(size=shape), rng.normal(size=shape))
         yield Case({"x": x, "rebuilt": rebuilt})
     x, rebuilt = rng.integers(0, 256, (2, 3, 1, 6, 5), dtype=np.uint8)
@@ -66,6 +91,19 @@ IMAGE_ERRORS = (
         lambda x, rebuilt: _error(x, rebuilt).square().mean((2, 3)),
     ),
     Mistake(
+        "you count on channels, rows and columns, and images may come flattened as well: average over all that follows "
+        "the first dimension, however much it is",
+        lambda x, rebuilt: _error(x, rebuilt).square().mean((1, 2, 3)),
+    ),
+    Mistake(
+        "you halve the squares: the mean squared error has no factor",
+        lambda x, rebuilt: 0.5 * _error(x, rebuilt).square().flatten(1).mean(1),
+    ),
+    Mistake(
+        "you bring bytes to the range from zero to one: the error is wanted in the units in which the images came",
+        lambda x, rebuilt: (_error(x, rebuilt) / (1 if x.is_floating_point() else 255)).square().flatten(1).mean(1),
+    ),
+    Mistake(
         "you add the squares up: divide by the number of pixels, or large images look worse than small ones",
         lambda x, rebuilt: _error(x, rebuilt).square().flatten(1).sum(1),
     ),
@@ -84,6 +122,11 @@ IMAGE_ERRORS = (
     Mistake(
         "bytes wrap around below zero: convert both images to floating point before you subtract",
         lambda x, rebuilt: (x - rebuilt).float().square().flatten(1).mean(1),
+    ),
+    Mistake(
+        "your conversion comes too late, when differences and squares of bytes have wrapped around already: convert "
+        "both images first",
+        lambda x, rebuilt: (x - rebuilt).square().float().flatten(1).mean(1),
     ),
     Mistake(
         "images may be bytes, whose squares overflow and which have no mean: convert to floating point first",
@@ -124,6 +167,23 @@ EXPLAINED_VARIANCE = (
     Mistake(
         "you take a root: explained variance compares squares",
         lambda x, rebuilt: 1 - ((x - rebuilt).square().sum() / (x - x.mean(0)).square().sum()).sqrt(),
+    ),
+    Mistake(
+        "you add up lengths, and the equation the squares of lengths",
+        lambda x, rebuilt: 1 - (x - rebuilt).norm(dim=1).sum() / (x - x.mean(0)).norm(dim=1).sum(),
+    ),
+    Mistake(
+        "your fraction is upside down: it is the reconstruction's error as a part of the mean image's",
+        lambda x, rebuilt: 1 - (x - x.mean(0)).square().sum() / (x - rebuilt).square().sum(),
+    ),
+    Mistake(
+        "you return one number for each image: add up the squares of all images before you divide",
+        lambda x, rebuilt: 1 - (x - rebuilt).square().sum(1) / (x - x.mean(0)).square().sum(1),
+    ),
+    Mistake(
+        "you average the images' own ratios, so that an image close to the mean image counts too much: divide the sums "
+        "instead",
+        lambda x, rebuilt: (1 - (x - rebuilt).square().sum(1) / (x - x.mean(0)).square().sum(1)).mean(),
     ),
     Mistake(
         "x.var() is about the mean of all pixels in all images: subtract the mean image instead",
@@ -185,6 +245,8 @@ def _pca_cases(rng):
         mixing, offset = rng.normal(size=(d, d)), rng.normal(0, 2, d)
         train = rng.normal(size=(n, d)) @ mixing + offset
         x = rng.normal(size=(m, d)) @ mixing + offset + rng.normal(0, 1, d)  # new images have a mean of their own
+        if n <= d:  # in the plane of train: which directions off it the factor holds is nobody's choice
+            x = train.mean(0) + rng.normal(0, 0.6, (m, n)) @ (train - train.mean(0))
         train, x = _float32(train, x)
         yield Case({"train": train, "x": x, "width": width})
 
@@ -195,6 +257,10 @@ def _project(x, mean, components):
 
 def _components(centred):
     return torch.linalg.svd(centred, full_matrices=True).Vh
+
+
+def _thin(centred):
+    return torch.linalg.svd(centred, full_matrices=False).Vh
 
 
 def _pca_of_both(train, x, width):
@@ -231,7 +297,7 @@ PCA_RECONSTRUCT = (
     Mistake(
         "your components and mean come from the images you rebuild: they were not there when the code was made, "
         "so learn both from train alone",
-        lambda train, x, width: pca_reconstruct(x, x, width) if len(x) > width else x.mean(0).expand_as(x),
+        lambda train, x, width: pca_reconstruct(x, x, width),
     ),
     Mistake(
         "you centre x by its own mean: new images are centred by the mean of train, as a single one must be, too",
@@ -251,6 +317,14 @@ PCA_RECONSTRUCT = (
         lambda train, x, width: _project(x, 0, _components(train - train.mean(0))[:width]),
     ),
     Mistake(
+        "the mean image is added at the end and was never taken off: code what differs from it",
+        lambda train, x, width: train.mean(0) + _project(x, 0, _components(train - train.mean(0))[:width]),
+    ),
+    Mistake(
+        "the components are learned from images that were not centred: take the mean off train as well as off x",
+        lambda train, x, width: _project(x, train.mean(0), _components(train)[:width]),
+    ),
+    Mistake(
         "the mean image was taken off and never put back: a reconstruction is an image again",
         lambda train, x, width: _project(x - train.mean(0), 0, _components(train - train.mean(0))[:width]),
     ),
@@ -259,8 +333,16 @@ PCA_RECONSTRUCT = (
         lambda train, x, width: _project(x, train.mean(0), _components(train - train.mean(0))[:, :width].T),
     ),
     Mistake(
-        "you keep the components with the least variance: singular values come largest first, eigenvalues of eigh "
-        "smallest first",
+        "you cut the last factor on its other side: it comes transposed, with a component in each row, so the first "
+        "rows are what you want",
+        lambda train, x, width: _project(x, train.mean(0), _thin(train - train.mean(0))[:, :width].T),
+    ),
+    Mistake(
+        "you keep the last rows of the factor: singular values come largest first",
+        lambda train, x, width: _project(x, train.mean(0), _thin(train - train.mean(0))[-width:]),
+    ),
+    Mistake(
+        "you keep the components with the least variance: the eigenvalues of eigh come smallest first",
         lambda train, x, width: _project(x, train.mean(0), _components(train - train.mean(0)).flip(0)[:width]),
     ),
     Mistake(
@@ -282,7 +364,7 @@ PCA_RECONSTRUCT = (
         "you divide each pixel by its deviation: pixels share one unit, and scaling them makes another plane the best",
         _pca_scaled,
     ),
-    Mistake(IN_PLACE.format("an argument"), _pca_in_place),
+    Mistake(IN_PLACE.format("an argument is"), _pca_in_place),
 )
 
 
@@ -331,6 +413,11 @@ def _cut_code(x, W1, b1, W2, b2, W3, b3, W4, b4):
     return F.relu(code.detach() @ W3.T + b3) @ W4.T + b4, code
 
 
+def _cut_at_zero(x, W1, b1, W2, b2, W3, b3, W4, b4):
+    code = F.relu(x @ W1.T + b1) @ W2.T + b2
+    return F.relu(F.relu(code) @ W3.T + b3) @ W4.T + b4, code
+
+
 def _tied(x, W1, b1, W2, b2, W3, b3, W4, b4):
     return encode_decode(x, W1, b1, W2, b2, W2.T, b3, W1.T, b4)
 
@@ -346,6 +433,15 @@ ENCODE_DECODE = (
         "your code went through an activation: it must be free to be negative, so the code layer stays linear",
         lambda *given: _run(*given, on_code=F.relu),
     ),
+    Mistake(
+        "your decoder is given a code cut at zero: what is negative in the code would be lost to it",
+        _cut_at_zero,
+    ),
+    Mistake(
+        "you return the hidden layer for the code: the code is what the second layer gives",
+        lambda x, W1, b1, *rest: (encode_decode(x, W1, b1, *rest)[0], F.relu(x @ W1.T + b1)),
+    ),
+    Mistake("the code layer adds no bias: each layer has one", lambda *given: _biases((1, 3, 4), *given)),
     Mistake(
         "your output went through a ReLU: a centred image has negative pixels, so the last layer stays linear",
         lambda *given: _run(*given, output=F.relu),
@@ -396,15 +492,15 @@ ENCODE_DECODE = (
 # --- build
 
 
-def make_networks(sizes, hidden=nn.ReLU, bias=True, mirrored=True, on_code=None, output=None):
-    def stack(sizes):
+def make_networks(sizes, hidden=nn.ReLU, in_decoder=None, bias=True, mirrored=True, on_code=None, output=None):
+    def stack(sizes, hidden):
         layers = [nn.Linear(sizes[0], sizes[1], bias=bias)]
         for before, after in pairwise(sizes[1:]):
             layers += [hidden(), nn.Linear(before, after, bias=bias)]
         return nn.Sequential(*layers)
 
-    encoder = stack(sizes)
-    decoder = stack(sizes[::-1] if mirrored else [sizes[-1], *sizes[1:-1], sizes[0]])
+    encoder = stack(sizes, hidden)
+    decoder = stack(sizes[::-1] if mirrored else [sizes[-1], *sizes[1:-1], sizes[0]], in_decoder or hidden)
     if on_code:
         encoder.append(on_code())
     if output:
@@ -429,7 +525,10 @@ def _build_cases(rng):
         d, n = sizes[0], 4 * sizes[0]
         far = 1e4 * rng.normal(size=(20, d))
         (x,) = _float32(np.concatenate([rng.normal(size=(n, d)), far, 2 * far]))
-        yield Case({"x": x, "sizes": np.array(sizes), "seed": int(rng.integers(1000))})
+        given, seen = {"x": x, "sizes": np.array(sizes), "seed": int(rng.integers(1000))}, {}
+        yield Case(given, {"role": "first", "seen": seen})
+    yield Case(given, {"role": "again", "seen": seen})
+    yield Case(given | {"seed": given["seed"] + 1}, {"role": "other", "seen": seen})
 
 
 BUILD_HINTS = {
@@ -442,6 +541,7 @@ BUILD_HINTS = {
     "output": "no pixel of your reconstruction is negative: an activation sits on the last layer, which should "
     "be linear",
     "linear": "your network is linear: put an activation between the layers, or it can do no more than PCA",
+    "straight": "your decoder is linear: its layers have activations between them as the encoder's have",
     "bent": "with sizes that name no hidden layer the network must be linear, and yours is not: neither the code nor "
     "the output has an activation",
     "constant": "all images get the same result: the network must depend on x",
@@ -471,20 +571,26 @@ def _judge_build(case, outputs):
         if (values >= 0).all():
             return BUILD_HINTS[name]
     near = len(x) - 40
-    affine = np.column_stack([x[:near], np.ones(near)])
     for values in (code, rebuilt):
-        fitted = affine @ np.linalg.lstsq(affine, values[:near], rcond=None)[0]
-        missed = np.linalg.norm(values[:near] - fitted)
-        spread = np.linalg.norm(values[:near] - values[:near].mean(0))
-        if spread < 1e-6:
+        if np.linalg.norm(values[:near] - values[:near].mean(0)) < 1e-6:
             return BUILD_HINTS["constant"]
-        if len(sizes) == 2 and not missed <= 1e-3 * spread:  # so that what overflows does not pass
+        missed = _missed(x[:near], values[:near])
+        if len(sizes) == 2 and not missed <= 1e-3:  # so that what overflows does not pass
             return BUILD_HINTS["bent"]
-        if len(sizes) > 2 and missed < 1e-3 * spread:
+        if len(sizes) > 2 and missed < 1e-3:
             return BUILD_HINTS["linear"]
         if not abs(np.linalg.norm(values[-20:]) / np.linalg.norm(values[-40:-20]) - 2) <= 0.1:
             return BUILD_HINTS["saturated"]
-    return None
+    if len(sizes) > 2 and _missed(code[:near], rebuilt[:near]) < 1e-3:
+        return BUILD_HINTS["straight"]
+    return _judge_seed(case, code)
+
+
+def _missed(inputs, results):
+    """The part of the deviation of results (n, K) that no affine map of the inputs (n, D) gives."""
+    affine = np.column_stack([inputs, np.ones(len(inputs))])
+    fitted = affine @ np.linalg.lstsq(affine, results, rcond=None)[0]
+    return np.linalg.norm(results - fitted) / np.linalg.norm(results - results.mean(0))
 
 
 def _judge_count(sizes, count):
@@ -532,6 +638,9 @@ BUILD = (
     Mistake(BUILD_HINTS["code"], _changed(on_code=nn.ReLU)),
     Mistake(BUILD_HINTS["output"], _changed(output=nn.Sigmoid)),
     Mistake(BUILD_HINTS["linear"], _changed(hidden=nn.Identity)),
+    Mistake(BUILD_HINTS["straight"], _changed(in_decoder=nn.Identity)),
+    Mistake(SEEDS["unseeded"], lambda x, sizes, seed: build(x, sizes, torch.seed() % 2**32)),
+    Mistake(SEEDS["one_seed"], lambda x, sizes, seed: build(x, sizes, 0)),
     Mistake(BUILD_HINTS["bent"], _changed(on_code=nn.LeakyReLU)),
     Mistake(BUILD_HINTS["saturated"], _changed(hidden=nn.Tanh)),
 )
@@ -547,10 +656,15 @@ def corrupt(x, noise, drop, seed):
 
 
 def _corrupt_cases(rng):
-    """Pixels well inside (0, 1), so that an exact zero is a dropped one."""
-    for n, noise, drop in ((64, 0.3, 0.3), (50, 0.0, 0.6), (60, 0.5, 0.0)):
-        (x,) = _float32(rng.uniform(0.3, 0.7, (n, 1, 20, 21)))
+    """Pixels well inside (0, 1), so that an exact zero is a dropped one; the last call again, and with another seed."""
+    for shape, noise, drop in (((64, 3, 11, 13), 0.3, 0.3), ((50, 1, 20, 21), 0.0, 0.6), ((60, 1, 20, 21), 0.5, 0.0)):
+        (x,) = _float32(rng.uniform(0.3, 0.7, shape))
         yield Case({"x": x, "noise": noise, "drop": drop, "seed": int(rng.integers(1000))})
+    (x,) = _float32(rng.uniform(0.3, 0.7, (40, 1, 20, 21)))
+    given, seen = {"x": x, "noise": 0.4, "drop": 0.4, "seed": int(rng.integers(1000))}, {}
+    yield Case(given, {"role": "first", "seen": seen})
+    yield Case(given, {"role": "again", "seen": seen})
+    yield Case(given | {"seed": given["seed"] + 1}, {"role": "other", "seen": seen})
 
 
 CORRUPT_HINTS = {
@@ -559,6 +673,8 @@ CORRUPT_HINTS = {
     "order": "no pixel is exactly zero: drop pixels after the noise was added, or the noise falls on them as well",
     "share": "the part of pixels that are dropped is not drop: compare one uniform number a pixel with it",
     "images": "some images lose far more pixels than others: each pixel is dropped by a draw of its own",
+    "channels": "the channels of an image lose the same values: each value is dropped by a draw of its own, whichever "
+    "channel it is in",
     "mask": "all images lose the same pixels: draw a number for every pixel of every image",
     "clamp": "your values stop at zero and one: cutting the noise off there moves the mean, so leave it as it is",
     "untouched": "where noise is zero, the pixels that are kept must stay exactly as they are",
@@ -570,6 +686,7 @@ CORRUPT_HINTS = {
     "deviation": "the deviation of your noise is not noise: multiply standard normal numbers by it",
     "law": "your noise has the right deviation and is not normal: use randn",
     "same": "all images get the same noise: noise has the shape of all the images together",
+    "layers": "the channels of an image get the same noise: noise has the shape of all the images together",
     "flat": "the pixels of an image get the same noise: noise has the shape of all the images together",
 }
 
@@ -591,6 +708,8 @@ def _judge_corrupt(case, outputs):
         return CORRUPT_HINTS["images"]
     if np.abs(dropped.mean(0) - share).max() > bound + _hoeffding(len(x)):
         return CORRUPT_HINTS["mask"]
+    if 0 < share < 1 and x.shape[1] > 1 and (dropped == dropped[:, :1]).all():
+        return CORRUPT_HINTS["channels"]
     if abs(share - drop) > bound:
         if abs(share - (1 - drop)) < bound:
             return CORRUPT_HINTS["kept"]
@@ -600,7 +719,7 @@ def _judge_corrupt(case, outputs):
         return CORRUPT_HINTS["rescaled"]
     if noise == 0:
         return None if np.allclose(y[~dropped], x[~dropped], atol=1e-6) else CORRUPT_HINTS["untouched"]
-    return _judge_noise((y - x) / noise, ~dropped, noise)
+    return _judge_noise((y - x) / noise, ~dropped, noise) or _judge_seed(case, y)
 
 
 def _judge_noise(e, kept, noise):
@@ -611,8 +730,14 @@ def _judge_noise(e, kept, noise):
     n independent pairs has deviation 1/√n, so that a half lies over thirty of them away.
     """
     seen, n = e[kept], kept.sum()
-    for name, one, other in (("same", np.s_[:-1], np.s_[1:]), ("flat", np.s_[..., :-1], np.s_[..., 1:])):
+    for name, one, other in (
+        ("same", np.s_[:-1], np.s_[1:]),
+        ("flat", np.s_[..., :-1], np.s_[..., 1:]),
+        ("layers", np.s_[:, :-1], np.s_[:, 1:]),
+    ):
         both = kept[one] & kept[other]
+        if not both.any():  # there is one channel only
+            continue
         a, b = (values - values.mean() for values in (e[one][both], e[other][both]))
         if a @ b > 0.5 * np.linalg.norm(a) * np.linalg.norm(b) > 0:
             return CORRUPT_HINTS[name]
@@ -691,6 +816,16 @@ CORRUPT = (
         lambda x, noise, drop, seed: (x + noise * _normals(x[..., :1], seed)) * _kept(x, drop, seed),
     ),
     Mistake(
+        CORRUPT_HINTS["layers"],
+        lambda x, noise, drop, seed: (x + noise * _normals(x[:, :1], seed)) * _kept(x, drop, seed),
+    ),
+    Mistake(
+        CORRUPT_HINTS["channels"],
+        lambda x, noise, drop, seed: (x + noise * _normals(x, seed)) * _kept(x[:, :1], drop, seed),
+    ),
+    Mistake(SEEDS["unseeded"], lambda x, noise, drop, seed: corrupt(x, noise, drop, torch.seed() % 2**32)),
+    Mistake(SEEDS["one_seed"], lambda x, noise, drop, seed: corrupt(x, noise, drop, 0)),
+    Mistake(
         CORRUPT_HINTS["root"],
         lambda x, noise, drop, seed: (x + math.sqrt(noise) * _normals(x, seed)) * _kept(x, drop, seed),
     ),
@@ -742,6 +877,7 @@ def _descend(
     frozen=(),
     rectified=True,
     late=False,
+    output=None,
 ):
     """Gradient descent as above, with one thing changed."""
     *weights, lr, steps = weights
@@ -753,7 +889,8 @@ def _descend(
         W1, b1, W2, b2 = weights
         code = given[source] @ W1.T + b1
         code = F.relu(code) if rectified else code
-        return reduce((code @ W2.T + b2 - given[target]).square())
+        rebuilt = code @ W2.T + b2
+        return reduce(((output(rebuilt) if output else rebuilt) - given[target]).square())
 
     for _ in range(steps):
         loss = loss_now()
@@ -838,6 +975,22 @@ DESCEND = (
         "your steps are half as long as they should be: the square's derivative has a factor", _descend_with(factor=0.5)
     ),
     Mistake("your code has no activation: a ReLU follows the first layer", _descend_with(rectified=False)),
+    Mistake("your reconstruction went through an activation: the second layer is linear", _descend_with(output=F.relu)),
+    Mistake(
+        "you halve the loss: it is the mean of the squares, without a factor",
+        _descend_with(reduce=lambda squares: squares.mean() / 2),
+    ),
+    Mistake(
+        "the losses are right, but the weights you return are those that came: return the updated ones",
+        lambda *given: (descend(*given)[0], *given[2:6]),
+    ),
+    Mistake(
+        "the losses are right, and the weights lack the last update: it comes after the last loss",
+        lambda *given: (
+            descend(*given)[0],
+            *(descend(*given[:-1], given[-1] - 1)[1:] if given[-1] > 1 else given[2:6]),
+        ),
+    ),
     Mistake(
         "you move the decoder before the encoder's gradient is taken: all gradients belong to the old weights, so "
         "compute them all and then update",
@@ -851,7 +1004,7 @@ DESCEND = (
         "you make one step too few: look at where your loop ends",
         lambda *given: descend(*given[:-1], given[-1] - 1) if given[-1] > 1 else (given[2].new_zeros(0), *given[2:6]),
     ),
-    Mistake(IN_PLACE.format("the caller's weights"), _descend_in_place),
+    Mistake(IN_PLACE.format("the caller's weights are"), _descend_in_place),
 )
 
 
@@ -893,7 +1046,9 @@ def _train_cases(rng):
         basis = rng.normal(size=(3, math.prod(shape[1:])))
         images = 0.5 + 0.25 * np.tanh(rng.normal(size=(shape[0], 3)) @ basis)
         (images,) = _float32(images.reshape(shape))
-        yield Case({"images": images, "width": width, "steps": steps, "seed": int(rng.integers(1000))})
+        given, seen = {"images": images, "width": width, "steps": steps, "seed": int(rng.integers(1000))}, {}
+        yield Case(given, {"role": "first", "seen": seen})
+    yield Case(given, {"role": "again", "seen": seen})
 
 
 def _graded_train_cases(rng):
@@ -920,6 +1075,8 @@ TRAIN_HINTS = {
     "not learn",
     "offset": "your reconstructions miss by nearly the same picture for all images: if you centred the images to "
     "train, fold the mean into the first and the last bias",
+    "elsewhere": "another network rebuilds the images far better from your weights than that of encode_decode: train "
+    "with a ReLU in both hidden layers, and nothing on the code and on the output",
     "untrained": "the network rebuilds the images it was trained on no better than the mean image does: see that "
     "every step moves its weights, that its error is that of encode_decode, and that the learning rate suits",
 }
@@ -961,9 +1118,31 @@ def _judge_train(case, outputs):
     if not (code.std(0) > 1e-7 * (1 + np.abs(code).max())).any():
         return TRAIN_HINTS["constant"]
     wrong, variance = rebuilt - images, images.var(0).mean()
-    if case.given["steps"] < 100 or np.mean(wrong**2) < variance:
+    if case.given["steps"] < 100:
+        return _judge_seed(case, rebuilt)
+    if _fits_elsewhere(images, outputs, min(np.mean(wrong**2), variance)):
+        return TRAIN_HINTS["elsewhere"]
+    if np.mean(wrong**2) < variance:
         return None
     return TRAIN_HINTS["offset" if wrong.var(0).mean() < 0.9 * variance else "untrained"]
+
+
+def _fits_elsewhere(images, arrays, error):
+    """Whether the error is far below `error` with another activation, or with one on the code or on the output.
+
+    To weights that were trained with ReLUs and nothing else, such a network is a stranger.
+    """
+    x, *weights = (torch.from_numpy(array.astype(float)) for array in (images, *(arrays[name] for name in NAMES)))
+    others = (
+        {"inner": torch.tanh, "decoder": torch.tanh},
+        {"inner": torch.sigmoid, "decoder": torch.sigmoid},
+        {"inner": _same, "decoder": _same},
+        {"on_code": F.relu},
+        {"on_code": torch.sigmoid},
+        {"on_code": torch.tanh},
+        {"output": torch.sigmoid},
+    )
+    return any((_run(x, *weights, **other)[0] - x).square().mean() < 0.4 * error for other in others)
 
 
 def _apply(images, arrays):
@@ -984,7 +1163,9 @@ def _score_train(case, outputs):
     return Score(part, f"on hidden images your error is {ratio:.2f} of that of PCA with a code as wide")
 
 
-def _train_changed(width_of=lambda width: width, hidden=16, zero=False, centred=False, learns=True, transposed=False):
+def _train_changed(
+    width_of=lambda width: width, hidden=16, zero=False, centred=False, learns=True, transposed=False, inner=nn.ReLU
+):
     """A small network trained in the plain way, with one thing changed."""
 
     def train(images, width, steps, seed):
@@ -993,7 +1174,7 @@ def _train_changed(width_of=lambda width: width, hidden=16, zero=False, centred=
         x = x - x.mean(0) if centred else x
         d, k = x.shape[1], width_of(width)
         layers = [nn.Linear(a, b) for a, b in ((d, hidden), (hidden, k), (k, hidden), (hidden, d))]
-        network = nn.Sequential(layers[0], nn.ReLU(), layers[1], layers[2], nn.ReLU(), layers[3])
+        network = nn.Sequential(layers[0], inner(), layers[1], layers[2], inner(), layers[3])
         if zero:
             for p in network.parameters():
                 nn.init.zeros_(p)
@@ -1017,6 +1198,11 @@ TRAIN_AUTOENCODER = (
     Mistake(TRAIN_HINTS["constant"], _train_changed(zero=True)),
     Mistake(TRAIN_HINTS["offset"], _train_changed(centred=True)),
     Mistake(TRAIN_HINTS["untrained"], _train_changed(learns=False)),
+    Mistake(TRAIN_HINTS["elsewhere"], _train_changed(inner=nn.Identity)),
+    Mistake(
+        SEEDS["unseeded"],
+        lambda images, width, steps, seed: train_autoencoder(images, width, steps, torch.seed() % 2**32),
+    ),
 )
 
 
