@@ -1326,7 +1326,7 @@ def _score_train(case, outputs):
     hint = None
     if gain > 0 and part < 0.9:
         hint = _what_holds_back(train[:200], outputs, _of_the_mean_image(train, train[:200]))
-    return Score(part, f"{remark}: {hint}" if hint else remark)
+    return Score(part, f"{remark}. {hint[0].upper()}{hint[1:]}" if hint else remark)
 
 
 TRAINED = 100  # steps after which learning must show
