@@ -49,6 +49,19 @@ def mask_by_index(tokens, n_words, rate, seed):
     return corrupted, targets
 
 
+def mask_by_one_draw(tokens, n_words, rate, seed):
+    rng = torch.Generator().manual_seed(seed)
+    u = torch.rand(tokens.shape, generator=rng).masked_fill(tokens < 5, 2.0)
+    corrupted = tokens.masked_fill(u < 0.8 * rate, 4)
+    random = (u >= 0.8 * rate) & (u < 0.9 * rate)
+    corrupted[random] = torch.randint(5, n_words, (int(random.sum()),), generator=rng)
+    return corrupted, tokens.masked_fill(u >= rate, -100)
+
+
+def loss_of_log_probabilities(scores, targets):
+    return F.nll_loss(scores.log_softmax(2).transpose(1, 2), targets)
+
+
 def loss_loop(scores, targets):
     terms = [
         torch.logsumexp(scores[i, j], 0) - scores[i, j, targets[i, j]] for i, j in (targets != -100).nonzero().tolist()
@@ -98,6 +111,13 @@ def block_einsum(x, seen, Wq, Wk, Wv, Wo, heads):
     return F.layer_norm(x + mixed, x.shape[2:])
 
 
+def block_torch(x, seen, Wq, Wk, Wv, Wo, heads):
+    layer = torch.nn.MultiheadAttention(x.shape[2], heads, bias=False, batch_first=True)
+    weights = {"in_proj_weight": torch.cat([Wq, Wk, Wv]), "out_proj.weight": Wo}
+    options = {"key_padding_mask": ~seen, "need_weights": False}
+    return F.layer_norm(x + torch.func.functional_call(layer, weights, (x, x, x), options)[0], x.shape[2:])
+
+
 def positions_loop(length, dim):
     table = torch.zeros(length, dim)
     for t in range(length):
@@ -127,6 +147,20 @@ def pool_loop(h, tokens):
 def pool_einsum(h, tokens):
     weights = (tokens != 0).float()
     return torch.einsum("nt,ntd->nd", weights / weights.sum(1, keepdim=True), h)
+
+
+def pool_nanmean(h, tokens):
+    return h.masked_fill((tokens == 0)[:, :, None], math.nan).nanmean(1)
+
+
+def pairs_by_rejection(document, seed):
+    rng = torch.Generator().manual_seed(seed)
+    first = (document[:-1] == document[1:]).nonzero()[:, 0]
+    is_next = torch.randint(2, first.shape, generator=rng)
+    second = torch.randint(len(document), first.shape, generator=rng)
+    while (own := document[second] == document[first]).any():
+        second[own] = torch.randint(len(document), (int(own.sum()),), generator=rng)
+    return first, torch.where(is_next == 1, first + 1, second), is_next
 
 
 def pairs_loop(document, seed):
@@ -164,13 +198,13 @@ def embed_by_counting(corpus, texts, n_words, steps, seed):
 
 
 RIGHT = {
-    "mask_tokens": (mask_loop, mask_by_index, lm.mask_tokens),
-    "masked_loss": (loss_loop, loss_one_hot, lm.masked_loss),
+    "mask_tokens": (mask_loop, mask_by_index, mask_by_one_draw, lm.mask_tokens),
+    "masked_loss": (loss_loop, loss_one_hot, loss_of_log_probabilities, lm.masked_loss),
     "attention": (attention_loop, attention_einsum, attention_torch, lm.attention),
-    "attention_block": (block_loop, block_einsum, lm.attention_block),
+    "attention_block": (block_loop, block_einsum, block_torch, lm.attention_block),
     "positions": (positions_loop, positions_where, positions_slices, lm.positions),
-    "pool": (pool_loop, pool_einsum, lm.pool),
-    "next_sentence_pairs": (pairs_loop, pairs_vectorised, lm.next_sentence_pairs),
+    "pool": (pool_loop, pool_einsum, pool_nanmean, lm.pool),
+    "next_sentence_pairs": (pairs_loop, pairs_vectorised, pairs_by_rejection, lm.next_sentence_pairs),
     "embed": (embed_by_counting, lm.embed),
 }
 
