@@ -7,10 +7,12 @@ nbgrader's gradebook by `SandboxedGrades`, which stands where nbgrader would exe
 
 import csv
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -27,14 +29,34 @@ from traitlets import Unicode
 from traitlets.config import Config
 
 COURSE = "self-supervised-learning"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+TAG = re.compile(r"<(?=[A-Za-z/!?])")  # where HTML begins
 CONFIG = f'''"""nbgrader for the exercises. Only `course grade` executes what a student wrote, in a sandbox."""
 
-from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, LimitOutput, SaveAutoGrades
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    ClearOutput,
+    DeduplicateIds,
+    LimitOutput,
+    OverwriteCells,
+    OverwriteKernelspec,
+    SaveAutoGrades,
+)
 
-from course_utils.classroom import SandboxedGrades
+from course_utils.classroom import NoScripts, ReleasedCells, SandboxedGrades
 
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "{COURSE}"
+c.Autograde.sanitize_preprocessors = [
+    ReleasedCells,
+    NoScripts,
+    ClearOutput,
+    DeduplicateIds,
+    OverwriteKernelspec,
+    OverwriteCells,
+    CheckCellMetadata,
+]
 c.Autograde.autograde_preprocessors = [
     SandboxedGrades,
     LimitOutput,
@@ -121,6 +143,84 @@ def prepare_course(folder: Path, sources: Iterable[Path]) -> None:
     config = folder / "nbgrader_config.py"
     if not config.exists():
         config.write_text(CONFIG, "utf8")
+
+
+class ReleasedCells(NbGraderPreprocessor):
+    """Gives a submission back the cells that nbgrader counts on, where a student deleted, renamed or replaced them.
+
+    Without it, points of a task whose check cell is gone would be missing from the gradebook. A text whose cell is gone
+    waits for a person. release: the folder of what was handed out, from the course's root.
+    """
+
+    release = Unicode("release", help="the folder of what was handed out, from the course's root").tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """Mark the cells as they were released, and put in those that are missing."""
+        of = resources["nbgrader"]
+        file = Path(self.release) / of["assignment"] / f"{of['notebook']}.ipynb"
+        cells = nbformat.read(file, as_version=4).cells
+        released = [cell for cell in cells if _mark_of(cell)]
+        kinds = {_mark_of(cell): cell.cell_type for cell in released}
+        for cell in nb.cells:
+            if kinds.get(_mark_of(cell)) != cell.cell_type:
+                cell.metadata.pop("nbgrader", None)
+        after = min(cells.index(released[0]) if released else 0, len(nb.cells))
+        for cell in released:
+            place = _place(nb.cells, cell)
+            if place is None:
+                place = after
+                nb.cells.insert(place, _stand_in(cell))
+            nb.cells[place].metadata["nbgrader"] = deepcopy(cell.metadata["nbgrader"])
+            after = place + 1
+        return nb, resources
+
+
+def _mark_of(cell: NotebookNode) -> str:
+    """The name that nbgrader knows a cell by, "" where there is none."""
+    marks = cell.metadata.get("nbgrader")
+    name = marks.get("grade_id") if isinstance(marks, dict) else ""
+    return name if isinstance(name, str) else ""
+
+
+def _place(cells: list[NotebookNode], released: NotebookNode) -> int | None:
+    """Where a released cell is in a submission: by its mark, else a cell without one that has its text or function."""
+    name = _mark_of(released)
+    for place, cell in enumerate(cells):
+        if _mark_of(cell) == name:
+            return place
+    for place, cell in enumerate(cells):
+        if not _mark_of(cell) and cell.cell_type == released.cell_type:
+            is_function = cell.cell_type == "code" and cell.source.startswith(f"def {name}(")
+            if is_function or cell.source.strip() == released.source.strip():
+                return place
+    return None
+
+
+def _stand_in(released: NotebookNode) -> NotebookNode:
+    cell = deepcopy(released)
+    marks = cell.metadata["nbgrader"]
+    if marks.get("grade") and marks.get("solution"):
+        cell.source = "The cell for this answer was missing: look for the answer in the cells around."
+    return cell
+
+
+class NoScripts(NbGraderPreprocessor):
+    """Takes from a submission what a teacher's browser would run when it shows the page.
+
+    Markdown may hold HTML, and formgrader's pages have the rights of the Jupyter server that they come from. A space
+    after `<` ends a tag and changes neither a formula nor code. Metadata reach the page too: nbgrader's own stay.
+    """
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """Break HTML tags in texts, and drop metadata that a template writes into a page."""
+        nb.metadata = NotebookNode(kernelspec=KERNEL)
+        for number, cell in enumerate(nb.cells):
+            if cell.cell_type != "code":
+                cell.source = TAG.sub("< ", cell.source)
+            cell.metadata = NotebookNode({name: cell.metadata[name] for name in cell.metadata if name == "nbgrader"})
+            if "id" in cell:
+                cell.id = f"cell-{number}"
+        return nb, resources
 
 
 class SandboxedGrades(NbGraderPreprocessor):

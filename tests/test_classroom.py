@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed")
@@ -199,6 +200,15 @@ def classroom(source, tmp_path_factory):
     answer(room.root / "alice" / name / f"{name}.ipynb", "Because two halves are one.")
     room.run(f"submit {name}", "alice")
     room.run(f"collect {name}")
+    spoilt = nbformat.read(room.root / "alice" / name / f"{name}.ipynb", as_version=4)
+    spoilt.cells = [one for one in spoilt.cells if one.source not in ("import os", "print(double)")]
+    spoilt.cells[1].metadata.clear()  # the answer `half`
+    spoilt.cells[2].metadata["nbgrader"]["points"] = 100
+    spoilt.cells[-1] = new_markdown_cell("My <script>alert(1)</script> is $a<b$.\n\n> quoted")
+    spoilt.cells[-1].metadata["tags"] = ['"><script>alert(2)</script>']
+    spoilt.metadata["language_info"] = {"name": "python", "pygments_lexer": '"><script>alert(3)</script>'}
+    (room.course / "submitted/carol" / name).mkdir(parents=True)
+    nbformat.write(spoilt, room.course / "submitted/carol" / name / f"{name}.ipynb")
     downloads = room.course / "downloaded" / name / "archive"
     downloads.mkdir(parents=True)
     with zipfile.ZipFile(downloads / "all.zip", "w") as archive:  # as a learning platform packs them
@@ -206,7 +216,9 @@ def classroom(source, tmp_path_factory):
     room.run(f"zip_collect {name} --FileNameCollectorPlugin.named_regexp=.*/(?P<student_id>[a-z]+)_(?P<file_id>{name})")
     table = room.course / "grades" / name / "grades.csv"
     table.parent.mkdir(parents=True)
-    table.write_text("student,half,double,total,maximum,seed\n" + f"{ME},3.0,0.5,3.5,5,7\n", "utf8")
+    table.write_text(
+        "student,half,double,total,maximum,seed\n" + f"{ME},3.0,0.5,3.5,5,7\ncarol,2.0,1.5,3.5,5,7\n", "utf8"
+    )
     room.run(f"autograde {name}")
     room.run("export")
     return room
@@ -226,15 +238,32 @@ class TestCycle:
     def test_the_gradebook_has_the_points_of_the_sandbox_and_none_for_who_was_not_graded(self, classroom):
         with (classroom.course / "grades.csv").open(newline="") as lines:
             scores = {row["student_id"]: float(row["raw_score"]) for row in csv.DictReader(lines)}
-        assert scores == {ME: 3.5, "bob": 0.0}
+        assert scores == {ME: 3.5, "bob": 0.0, "carol": 3.5}
 
-    def test_the_text_waits_for_a_person(self, classroom):
+    @pytest.mark.parametrize("student", [ME, "carol"])
+    def test_the_text_waits_for_a_person_also_where_its_cell_is_gone(self, classroom, student):
         from nbgrader.api import Gradebook
 
         with Gradebook(f"sqlite:///{classroom.course / 'gradebook.db'}") as book:
-            grades = book.find_submission("09_halves", ME).notebooks[0].grades
+            grades = book.find_submission("09_halves", student).notebooks[0].grades
             waiting = {grade.name: grade.needs_manual_grade for grade in grades}
         assert waiting == {"check_half": False, "check_double": False, "text_why": True}
+
+    def test_cells_that_a_student_lost_are_put_back_where_they_were(self, classroom):
+        found = nbformat.read(classroom.course / "autograded/carol/09_halves/09_halves.ipynb", as_version=4)
+        names = [one.metadata.get("nbgrader", {}).get("grade_id") for one in found.cells]
+        assert names == [None, "setup", "half", "check_half", "double", "check_double", "text_why", None]
+        assert found.cells[3].metadata["nbgrader"]["points"] == 3
+        assert found.cells[6].source.startswith("The cell for this answer was missing")
+
+    def test_no_script_of_a_student_reaches_the_page_that_the_teacher_opens(self, classroom):
+        found = nbformat.read(classroom.course / "autograded/carol/09_halves/09_halves.ipynb", as_version=4)
+        page = HTMLExporter().from_notebook_node(found)[0]
+        assert "alert(1)" in page
+        assert "<script>alert" not in page
+        assert "alert(2)" not in page
+        assert "alert(3)" not in page
+        assert found.cells[-1].source == "My < script>alert(1)< /script> is $a< b$.\n\n> quoted"
 
     def test_before_grading_autograde_says_what_to_run(self, tmp_path):
         with pytest.raises(ValueError, match=r"09_halves is not graded yet: .* run `course grade` first"):
