@@ -227,7 +227,8 @@ class SandboxedGrades(NbGraderPreprocessor):
     """Gives each check cell of a submission the outcome that `course grade` found, in place of executing the notebook.
 
     grades: the folder that `course grade` wrote, beside the course's submissions unless told otherwise. A task's points
-    become the cell's result, which nbgrader takes as its score; a student or a task that is not in the table has none.
+    become the cell's result, which nbgrader takes as its score, below the remark; a student or a task that is not in
+    the table has none.
     """
 
     grades = Unicode("grades", help="the folder that `course grade` wrote, from the course's root").tag(config=True)
@@ -236,12 +237,15 @@ class SandboxedGrades(NbGraderPreprocessor):
         """Fill in the check cells' outputs."""
         of = resources["nbgrader"]
         points = read_points(Path(self.grades), of["assignment"], of["student"])
+        remarks = read_remarks(Path(self.grades), of["assignment"], of["student"])
         for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), 1):
             marks = cell.metadata.get("nbgrader", {})
             if marks.get("grade") and not marks.get("solution"):
-                earned = points.get(marks["grade_id"].removeprefix("check_"), 0.0)
+                task = marks["grade_id"].removeprefix("check_")
+                earned = points.get(task, 0.0)
                 data = {"text/plain": str(earned)}
-                cell.outputs = [new_output("execute_result", data=data, execution_count=count)]
+                said = new_output("stream", name="stdout", text=remarks.get(task, ""))
+                cell.outputs = [said, new_output("execute_result", data=data, execution_count=count)]
                 cell.execution_count = count
         return nb, resources
 
@@ -257,3 +261,12 @@ def read_points(grades: Path, exercise: str, student: str) -> dict[str, float]:
     with table.open(encoding="utf8", newline="") as lines:
         row = next((row for row in csv.DictReader(lines) if row["student"] == student), {})
     return {name: float(value) for name, value in row.items() if value and name not in ("student", "seed")}
+
+
+def read_remarks(grades: Path, exercise: str, student: str) -> dict[str, str]:
+    """Why a student earned what they did, task by task; nothing where `course grade` wrote no remarks."""
+    table = Path(grades) / exercise / "remarks.csv"
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf8", newline="") as lines:
+        return {row["task"]: row["remark"] for row in csv.DictReader(lines) if row["student"] == student}

@@ -219,6 +219,7 @@ def classroom(source, tmp_path_factory):
     table.write_text(
         "student,half,double,total,maximum,seed\n" + f"{ME},3.0,0.5,3.5,5,7\ncarol,2.0,1.5,3.5,5,7\n", "utf8"
     )
+    table.with_name("remarks.csv").write_text(f"student,task,remark\n{ME},double,look at <zero>\n", "utf8")
     room.run(f"autograde {name}")
     room.run("export")
     return room
@@ -248,6 +249,12 @@ class TestCycle:
             grades = book.find_submission("09_halves", student).notebooks[0].grades
             waiting = {grade.name: grade.needs_manual_grade for grade in grades}
         assert waiting == {"check_half": False, "check_double": False, "text_why": True}
+
+    def test_the_remark_stands_above_the_points(self, classroom):
+        found = nbformat.read(classroom.course / f"autograded/{ME}/09_halves/09_halves.ipynb", as_version=4)
+        outputs = next(one.outputs for one in found.cells if one.source == "print(double)")
+        assert [one.get("text") or one.data["text/plain"] for one in outputs] == ["look at <zero>", "0.5"]
+        assert "look at &lt;zero&gt;" in HTMLExporter().from_notebook_node(found)[0]
 
     def test_cells_that_a_student_lost_are_put_back_where_they_were(self, classroom):
         found = nbformat.read(classroom.course / "autograded/carol/09_halves/09_halves.ipynb", as_version=4)
