@@ -1148,9 +1148,9 @@ def embed(train_images, images, steps, seed):
 # What a linear probe reads, accuracy of 26 letters: mean of two draws (seeds 101 and 102), with 4,000 images to train
 # on, 1,500 labels for the probe and 1,000 hidden ones to score it. An untrained encoder comes to 0.13 (0.11, 0.15) and
 # PCA with as many dimensions to 0.25 (0.22, 0.27): nothing is earned up to there. The solution above comes to 0.82
-# (0.84, 0.81) after 500 updates.
+# (0.84, 0.81) after 500 updates, and to 0.77 on a third draw: whoever does as well has all points.
 STEPS = 500
-BASELINE, GOOD = 0.25, 0.82
+BASELINE, GOOD = 0.25, 0.75
 TRAIN, PROBE, TEST = 4000, 1500, 1000
 WIDEST = 256  # features of an image
 
