@@ -1,6 +1,7 @@
 """Exercise 4: right ways pass, known mistakes are called by their names, and quality is measured as stated."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,6 +248,12 @@ def test_an_untrained_encoder_and_noise_earn_next_to_nothing(seed):
     assert quality(untrained, seed).part <= 0.1
     assert quality(noise, seed).part == 0
     assert quality(constant, seed).part == 0
+
+
+def test_the_text_names_the_levels_of_the_quality_points():
+    text = (Path(__file__).parents[2] / "exercises/04_language_model.ipynb").read_text("utf8")
+    assert f"{100 * lm.RANDOM_LEVEL:.0f} right" in text
+    assert f"in a hundred up to {100 * lm.GOOD_LEVEL:.0f}," in text
 
 
 @pytest.mark.slow
