@@ -109,6 +109,7 @@ def grade(
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Run strangers' code without a sandbox.")] = False,
 ) -> None:
     """Grade submissions: each runs in a sandbox with fresh inputs, and is judged outside of it."""
+    from course_utils.grading import report
     from course_utils.grading.grade import grade as grade_all
     from course_utils.grading.sandbox import SandboxError
 
@@ -117,9 +118,13 @@ def grade(
     except (SandboxError, ValueError) as error:
         typer.echo(f"course grade: {error}", err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            f"course grade: interrupted; {out} keeps what is done, and the same command goes on from there", err=True
+        )
+        raise typer.Exit(130) from None
     for name, graded in results.items():
-        mean = sum(result.total for result in graded) / len(graded)
-        typer.echo(f"{name}: {len(graded)} students, {mean:.1f} of {graded[0].maximum:g} points on average")
+        typer.echo(f"{name}: {len(graded)} students, {graded[0].maximum:g} points. {report.average(graded)}")
         typer.echo(f"  {out / name / 'grades.csv'}, {out / name / 'summary.html'}")
 
 

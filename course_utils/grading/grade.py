@@ -195,7 +195,9 @@ def _grade_exercise(out, exercise, students, found, jobs, kind, private) -> list
     def one(student: str, submission: submissions.Submission | None) -> Result | None:
         file = out / "results" / f"{submissions.file_name(student)}.json"
         if submission is None:
-            submission = submissions.Submission(student, exercise.name, problem="no notebook was handed in")
+            submission = submissions.Submission(
+                student, exercise.name, problem=f"no notebook {exercise.name}.ipynb was handed in"
+            )
         kept = _kept(file, submission, exercise)
         if kept is None:
             try:

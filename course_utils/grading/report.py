@@ -117,7 +117,7 @@ def summary(results: Sequence, pairs: Sequence[tuple[str, str, float]], ready: d
     alt = f"Share of the points earned, task by task; the least, {parts[hardest]:.0%}, in {names[hardest]}"
     rows = [[r.student, *(f"{task.score:g}" for task in r.tasks), f"{r.total:g}", r.problem] for r in results]
     body = [
-        f"<p>{len(results)} students, {results[0].maximum:g} points, seed {results[0].seed}. {_read(results)}</p>",
+        f"<p>{len(results)} students, {results[0].maximum:g} points, seed {results[0].seed}. {average(results)}</p>",
         f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">',
         _html_table(["student", *names, "total", "problem"], rows),
         "<h2>What those who lost points were told most often</h2>",
@@ -135,8 +135,8 @@ def summary(results: Sequence, pairs: Sequence[tuple[str, str, float]], ready: d
     return PAGE.format(title=html.escape(f"{results[0].exercise}: the class"), body="\n".join(body))
 
 
-def _read(results: Sequence) -> str:
-    """How many notebooks the picture counts, and what they earned."""
+def average(results: Sequence) -> str:
+    """How many notebooks could be read, and what they earned, in a sentence."""
     totals = [result.total for result in results if not result.problem]
     if not totals:
         return "No notebook could be read."

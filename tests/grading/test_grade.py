@@ -57,7 +57,7 @@ class TestAClass:
         assert bob["row_means"] == "that is the mean of each column"
         assert "embed is not defined in the notebook (code cell 3 is not Python" in bob["embed"]
         assert "double stops with ValueError: try it with other sizes" in remarks(self.results["<b>cyd"])["double"]
-        assert self.results["dan"].problem == "no notebook was handed in"
+        assert self.results["dan"].problem == f"no notebook {self.exercise}.ipynb was handed in"
         self.tables_hold_what_was_earned()
         self.pages_show_remarks_and_nothing_hidden()
         self.a_second_call_keeps_what_is_there(monkeypatch, hand_in, right)
@@ -333,7 +333,18 @@ def test_the_command_refuses_without_a_sandbox_and_prints_the_averages_with_one(
     line = ["grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--exercise", exercise]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0
-    assert re.search(rf"{exercise}: 1 students, [56]\.\d of 6 points on average", result.output)
+    assert re.search(
+        rf"{exercise}: 1 students, 6 points\. 1 handed in .*, with [56]\.\d points on average", result.output
+    )
+
+    def stopped(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grading, "grade", stopped)
+        result = CliRunner().invoke(app, line)
+    assert result.exit_code == 130
+    assert "the same command goes on from there" in result.output
 
     def none(private):
         assert str(tmp_path / "in") in private
