@@ -550,6 +550,7 @@ BUILD_HINTS = {
 }
 
 
+@np.errstate(all="ignore")  # of a network whose values overflow a hint is said, and nothing of numpy's
 def _judge_build(case, outputs):
     """A right network's law, whatever its random weights.
 
