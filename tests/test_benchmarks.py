@@ -172,7 +172,8 @@ def test_only_a_full_run_is_saved_and_only_what_is_asked_for_is_measured(
         return compare
 
     monkeypatch.setattr(bench, "COMPARISONS", {name: stand_in(name) for name in bench.COMPARISONS})
-    monkeypatch.setattr(bench, "compare_layouts", lambda size: [record([(1, 1)], [(1, 1)])])
+    for name in ("compare_k_means", "compare_layouts"):
+        monkeypatch.setattr(bench, name, lambda size: [record([(1, 1)], [(1, 1)])])
     monkeypatch.setattr(bench, "method_table", lambda size: "| the methods |")
     monkeypatch.setattr(bench, "_lightly", lambda: "1.0")
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.md")
@@ -182,7 +183,7 @@ def test_only_a_full_run_is_saved_and_only_what_is_asked_for_is_measured(
     assert {size for _, size in ran} <= {bench.QUICK if "--quick" in arguments else bench.Size()}
     if saved:
         page = bench.RESULTS.read_text("utf8")
-        assert page.count("| x |") == len(asked) + 1
+        assert page.count("| x |") == len(asked) + 2
         assert "| the methods |" in page
         assert bench.machine() in page
 
