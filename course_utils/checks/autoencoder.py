@@ -6,14 +6,13 @@ Notation: N images of D pixels, M other images, a code of `width` numbers. Weigh
 
 import math
 from itertools import pairwise
-from threading import get_ident
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.checks.core import Case, Mistake, Score, Task
+from course_utils.checks.core import Case, Mistake, Score, Task, seed_mistake
 
 IN_PLACE = "the numbers are right, but {} changed in place: whoever called still needs it, so make new arrays"
 
@@ -30,20 +29,7 @@ SEEDS = {
 
 
 def _judge_seed(case, values):
-    """Whether a call made twice brings the same `values`, and one with another seed brings others.
-
-    hidden["role"] of three such cases: "first", whose values are kept for the two after it, "again" and "other".
-    """
-    role, seen = case.hidden.get("role"), case.hidden.get("seen")
-    if role == "first":
-        seen[get_ident()] = values
-    if role not in ("again", "other") or get_ident() not in seen:
-        return None
-    before = seen[get_ident()]
-    alike = values.shape == before.shape and np.allclose(values, before, rtol=1e-3, atol=1e-5)
-    if role == "again":
-        return None if alike else SEEDS["unseeded"]
-    return SEEDS["one_seed"] if alike else None
+    return seed_mistake(case, [values], SEEDS, rtol=1e-3, atol=1e-5)
 
 
 # --- image_errors

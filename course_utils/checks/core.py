@@ -9,6 +9,7 @@ import html
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import NamedTuple
 
 import numpy as np
@@ -184,6 +185,41 @@ def tasks_of(exercise: str) -> dict[str, Task]:
     if short not in EXERCISES:
         raise ValueError(f"exercise must be one of {', '.join(EXERCISES)}, got {exercise!r}")
     return {task.name: task for task in importlib.import_module(f"course_utils.checks.{short}").TASKS}
+
+
+# --- for judges of results that hang on a seed
+
+
+def first_of(case: Case, now):
+    """What the case of the role "first" brought, which is kept for those that follow it in the same thread; or None.
+
+    hidden: "role", and "seen", one dict for all of these cases. now: what this case brings.
+    """
+    seen = case.hidden["seen"]
+    if case.hidden["role"] == "first":
+        seen[get_ident()] = now
+    return seen.get(get_ident())
+
+
+def seed_mistake(
+    case: Case, values: Sequence[np.ndarray], hints: dict[str, str], *, rtol: float = 0.0, atol: float = 0.0
+) -> str | None:
+    """None if one seed brings the same values twice, and another seed others; else hints "unseeded" or "one_seed".
+
+    The cases have the roles "first", "again" and "other", as `first_of` has them; of any other case nothing is said.
+    """
+    if case.hidden.get("role") not in ("first", "again", "other"):
+        return None
+    first = first_of(case, values)
+    if case.hidden["role"] == "first" or first is None:
+        return None
+    alike = all(
+        one.shape == other.shape and np.allclose(one, other, rtol=rtol, atol=atol)
+        for one, other in zip(values, first, strict=True)
+    )
+    if case.hidden["role"] == "again":
+        return None if alike else hints["unseeded"]
+    return hints["one_seed"] if alike else None
 
 
 # --- for the student

@@ -1,14 +1,13 @@
 """Exercise 4: a masked language model from its masking to features that need few labels."""
 
 import math
-from threading import get_ident
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_utils.checks.core import Case, Mistake, Score, Task
+from course_utils.checks.core import Case, Mistake, Score, Task, seed_mistake
 
 SPECIAL, MASK = 5, 4  # tokens below 5 are special: padding is 0, [MASK] is 4, as in course_utils.text
 IGNORED = -100  # the target of a place that is not to be predicted
@@ -27,24 +26,10 @@ def _padded(rng, n, length, n_words, least=1):
 
 
 def _seeded_cases(given, rng):
-    """The same call twice, and once with another seed: `_judge_seed` compares what comes back."""
+    """The same call twice, and once with another seed: `seed_mistake` compares what comes back."""
     seeds, seen = rng.integers(2**31, size=2).tolist(), {}
     for role, seed in (("first", seeds[0]), ("again", seeds[0]), ("other", seeds[1])):
         yield Case(given | {"seed": seed}, {"role": role, "seen": seen})
-
-
-def _judge_seed(case, outputs, hints):
-    """The case of the role "first" keeps its outputs for those that follow it in the same thread."""
-    role, seen = case.hidden.get("role"), case.hidden.get("seen", {})
-    if role == "first":
-        seen[get_ident()] = outputs
-    before = seen.get(get_ident())
-    if role in (None, "first") or before is None:
-        return None
-    alike = all(np.array_equal(before[name], array) for name, array in outputs.items())
-    if role == "again":
-        return None if alike else hints["unseeded"]
-    return hints["one seed"] if alike else None
 
 
 # --- mask_tokens
@@ -133,7 +118,7 @@ MASK_HINTS = {
     "differs from row to row",
     "unseeded": "the same seed gives another result the second time: make a generator from it and hand it to all "
     "that draws",
-    "one seed": "two seeds give the very same result: make the generator from the argument seed",
+    "one_seed": "two seeds give the very same result: make the generator from the argument seed",
 }
 # A right solution fails a bound with probability below 1e-8 (each tail is an exact binomial one). In each of six cases
 # there are six tails and, in all, one more for each of 70 words, with 1e-10: below 4e-7 in all.
@@ -215,7 +200,7 @@ def _judge_mask(case, outputs):
     for word in range(SPECIAL, n_words):
         if _too_far(int((after[other] == word).sum()), int((before != word).sum()), 0.1 / words, 1e-10) > 0:
             return MASK_HINTS["uneven"]
-    return _judge_seed(case, outputs, MASK_HINTS)
+    return seed_mistake(case, [outputs[name] for name in sorted(outputs)], MASK_HINTS)
 
 
 def _mask_with(**options):
@@ -256,7 +241,7 @@ MASK_TOKENS = (
     Mistake(MASK_HINTS["another"], _mask_with(another=True)),
     Mistake(MASK_HINTS["counted"], _mask_with(by_count=True)),
     Mistake(MASK_HINTS["unseeded"], lambda *given: mask_tokens(*given[:3], torch.seed() % 2**31)),
-    Mistake(MASK_HINTS["one seed"], lambda *given: mask_tokens(*given[:3], 0)),
+    Mistake(MASK_HINTS["one_seed"], lambda *given: mask_tokens(*given[:3], 0)),
 )
 
 
@@ -762,7 +747,7 @@ PAIR_HINTS = {
     "one": "your random sentences are hardly random: the same few come again and again, so draw for each pair anew",
     "unseeded": "the same seed gives other pairs the second time: make a generator from it and hand it to all that "
     "draws",
-    "one seed": "two seeds give the very same pairs: make the generator from the argument seed",
+    "one_seed": "two seeds give the very same pairs: make the generator from the argument seed",
 }
 
 
@@ -810,7 +795,7 @@ def _judge_pairs(case, outputs):
     if len(yes) > 100 and (yes[1:] != yes[:-1]).all():
         return PAIR_HINTS["turns"]
     if len(yes) < 100:
-        return _judge_seed(case, outputs, PAIR_HINTS)
+        return seed_mistake(case, [outputs[name] for name in sorted(outputs)], PAIR_HINTS)
     drawn = second[~yes]
     # Sentences drawn evenly: of n draws, each among 600 or more, the commonest comes more than n / 10 + 20 times with
     # a probability far below 1e-8. How many hit the large document has a known mean; Hoeffding bounds the distance.
@@ -852,7 +837,7 @@ NEXT_SENTENCE_PAIRS = (
     Mistake(PAIR_HINTS["documents"], _pairs_with(other="documents")),
     Mistake(PAIR_HINTS["one"], _pairs_with(other="one")),
     Mistake(PAIR_HINTS["unseeded"], lambda document, seed: next_sentence_pairs(document, torch.seed() % 2**31)),
-    Mistake(PAIR_HINTS["one seed"], lambda document, seed: next_sentence_pairs(document, 0)),
+    Mistake(PAIR_HINTS["one_seed"], lambda document, seed: next_sentence_pairs(document, 0)),
 )
 
 
