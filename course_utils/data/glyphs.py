@@ -59,7 +59,7 @@ def glyphs(
     n_train: int = 20_000,
     n_validation: int = 5_000,
     n_test: int = 5_000,
-    colour: bool = False,
+    colour: bool | str = False,
     size: int = 28,
     letters: str = LETTERS,
     difficulty: str = "normal",
@@ -69,13 +69,19 @@ def glyphs(
     The three splits are independent draws from the same distribution. `y` is the index of the letter in `letters`;
     `factors` holds letter and face (int64) and angle, scale, x, y, contrast and, with colour, the hue of the ink.
 
-    Raises ValueError for letters outside A–Z a–z 0–9, an unknown difficulty, or a size under 16.
+    colour: False is grey. True draws the colours of ink and ground, so that they mean nothing. "angle" gives the grey
+    images of the same seed in colours that mean something, as a low sun turns all things red: each is tinted in one
+    hue, which goes half round the colour wheel as the letter's angle goes through its range, and keeps its luminance.
+
+    Raises ValueError for letters outside A–Z a–z 0–9, an unknown difficulty or colour, or a size under 16.
 
     >>> splits = glyphs(n_train=100, n_validation=10, n_test=10)
     >>> splits.train.x.shape, sorted(splits.train.factors)
     (torch.Size([100, 1, 28, 28]), ['angle', 'contrast', 'face', 'letter', 'scale', 'x', 'y'])
     """
     _check(letters, size, difficulty)
+    if not isinstance(colour, bool) and colour != "angle":
+        raise ValueError(f"colour must be False, True or 'angle', got {colour!r}")
     splits = [
         _draw(n, torch.Generator().manual_seed(3 * seed + part), DIFFICULTIES[difficulty], letters, size, colour)
         for part, n in enumerate((n_train, n_validation, n_test))
@@ -93,7 +99,7 @@ def _check(letters: str, size: int, difficulty: str) -> None:
         raise ValueError(f"size must be at least 16 whole pixels for a letter to be readable, got {size!r}")
 
 
-def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: int, colour: bool) -> Split:
+def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: int, colour: bool | str) -> Split:
     if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"every split needs a whole number of images, at least one, got {n!r}")
 
@@ -104,10 +110,10 @@ def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: 
     face = torch.randint(len(FACES), (n,), generator=rng)
     angle, scale = uniform(-ranges.angle, ranges.angle), uniform(*ranges.scale)
     x, y = (uniform(-ranges.shift, ranges.shift) * size for _ in range(2))
-    ink, ground, contrast = _levels(n, ranges.contrast, colour, rng)
+    ink, ground, contrast = _levels(n, ranges.contrast, colour is True, rng)
     factors = {"letter": letter, "face": face, "angle": angle, "scale": scale, "x": x, "y": y}
     factors["contrast"] = contrast
-    if colour:
+    if colour is True:
         factors["hue"] = _hue(ink)
 
     masters = _masters(letters, size)
@@ -116,6 +122,9 @@ def _draw(n: int, rng: torch.Generator, ranges: Difficulty, letters: str, size: 
         stroke = _place(masters[letter[rows], face[rows]], angle[rows], scale[rows], x[rows], y[rows], size)
         texture = ranges.texture * _texture(len(rows), size, rng)
         images[rows] = _paint(stroke, ink[rows], ground[rows], texture, ranges.noise, rng)
+    if colour == "angle":
+        factors["hue"] = (angle / ranges.angle + 1) / 4 if ranges.angle else torch.full((n,), 0.25)
+        images = _tint(images, factors["hue"])
     return Split(images, letter, factors)
 
 
@@ -165,15 +174,22 @@ def _levels(n: int, contrast: tuple[float, float], colour: bool, rng: torch.Gene
     if not colour:
         return (dark + difference).view(n, 1, 1, 1), dark.view(n, 1, 1, 1), difference
     ink, ground = (torch.rand(n, 3, generator=rng) for _ in range(2))
-    ink, ground = (_with_luminance(rgb, level) for rgb, level in ((ink, dark + difference), (ground, dark)))
+    levels = (dark + difference)[:, None], dark[:, None]
+    ink, ground = (_with_luminance(rgb, level) for rgb, level in zip((ink, ground), levels, strict=True))
     return ink.view(n, 3, 1, 1), ground.view(n, 3, 1, 1), difference
 
 
 def _with_luminance(rgb: Tensor, level: Tensor) -> Tensor:
-    """The colour (N, 3) moved to the grey `level` (N,), as saturated as the unit cube allows there."""
-    chroma = rgb - (rgb @ torch.tensor([0.299, 0.587, 0.114]))[:, None]
-    room = torch.where(chroma > 0, 1 - level[:, None], level[:, None]) / chroma.abs().clamp_min(1e-6)
-    return level[:, None] + chroma * room.amin(1, keepdim=True).clamp_max(1.5)
+    """Colours (N, 3, …) moved to the grey `level` (N, 1, …), as saturated as the unit cube allows there."""
+    chroma = rgb - torch.einsum("nc...,c->n...", rgb, torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
+    room = torch.where(chroma > 0, 1 - level, level) / chroma.abs().clamp_min(1e-6)
+    return level + chroma * room.amin(1, keepdim=True).clamp_max(1.5)
+
+
+def _tint(x: Tensor, hue: Tensor) -> Tensor:
+    """Grey images (N, 1, H, W), each in its one hue (N,) in [0, 1): (N, 3, H, W) of the same luminance."""
+    turns = hue[:, None] - torch.tensor([0, 1 / 3, 2 / 3])  # from red, from green and from blue
+    return _with_luminance(torch.cos(2 * math.pi * turns).view(len(x), 3, 1, 1), x).clamp_(0, 1)
 
 
 def _hue(rgb: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from scipy import ndimage, stats
 from sklearn.linear_model import RidgeClassifier
 
 from course_utils.data.glyphs import DIFFICULTIES, FACES, LETTERS, Difficulty, _masters, _place, _texture, glyphs
+from course_utils.views import luminance
 
 STILL = Difficulty(angle=0, scale=(1, 1), shift=0, contrast=(1, 1), texture=0, noise=0)  # white ink on black, as drawn
 
@@ -114,7 +115,7 @@ def test_drawing_leaves_the_global_generators_alone():
 
 
 @pytest.mark.parametrize("size", [16, 27, 28, 96])
-@pytest.mark.parametrize(("colour", "channels"), [(False, 1), (True, 3)])
+@pytest.mark.parametrize(("colour", "channels"), [(False, 1), (True, 3), ("angle", 3)])
 def test_images_are_float32_from_0_to_1_of_the_size_asked_for(size, colour, channels):
     splits = draw(7, n_validation=5, n_test=3, size=size, colour=colour, difficulty="hard")
     for part, n in ((splits.train, 7), (splits.validation, 5), (splits.test, 3)):
@@ -124,7 +125,7 @@ def test_images_are_float32_from_0_to_1_of_the_size_asked_for(size, colour, chan
         assert part.x.max() <= 1
         assert part.y.dtype == part.factors["letter"].dtype == part.factors["face"].dtype == torch.int64
         assert all(value.shape == (n,) for value in part.factors.values())
-    assert ("hue" in splits.train.factors) == colour
+    assert ("hue" in splits.train.factors) == (channels == 3)
 
 
 def test_labels_are_places_in_the_letters_asked_for(drawn):
@@ -262,6 +263,26 @@ def test_colour_does_not_tell_the_letter():
     assert stats.ks_2samp(split.factors["hue"][split.y == 0], split.factors["hue"][split.y == 1]).pvalue > 0.001
 
 
+def test_tinted_images_are_the_grey_ones_in_a_hue_that_goes_half_round_with_the_angle():
+    grey, tinted = (draw(400, seed=3, colour=colour).train for colour in (False, "angle"))
+    torch.testing.assert_close(luminance(tinted.x), grey.x, atol=1e-6, rtol=0)
+    assert all(torch.equal(grey.factors[name], tinted.factors[name]) for name in grey.factors)
+    hue, angle = tinted.factors["hue"], tinted.factors["angle"]
+    torch.testing.assert_close(hue, (angle / DIFFICULTIES["normal"].angle + 1) / 4)
+    assert hue.min() < 0.02
+    assert hue.max() > 0.48
+    middle = tinted.x[:, :, 14, 14]  # a pixel has the hue of its image, and as much of it as its luminance lets it have
+    for rgb, expected in zip(middle, hue, strict=True):
+        found, saturation, _ = colorsys.rgb_to_hsv(*rgb.tolist())
+        if saturation > 0.15:
+            assert abs((found - expected.item() + 0.5) % 1 - 0.5) < 0.01
+    assert (middle.amax(1) - middle.amin(1)).mean() > 0.2
+
+
+def test_an_angle_that_never_changes_has_one_tint(drawn):
+    assert drawn(5, colour="angle").factors["hue"].tolist() == [0.25] * 5
+
+
 def test_noise_is_gaussian_of_the_strength_said_and_alike_in_no_two_images_or_channels(drawn):
     split = drawn(60, colour=True, contrast=(0.3, 0.3), noise=0.02)
     still = drawn(60, colour=True, contrast=(0.3, 0.3))
@@ -356,6 +377,8 @@ def test_raw_pixels_fail_where_letters_turn_and_move_but_not_where_they_hardly_d
         ({"letters": "A B"}, "'A B'"),
         ({"letters": "A²"}, "'A²'"),
         ({"letters": ["A", "B"]}, r"string.*\['A', 'B'\]"),
+        ({"colour": "letter"}, "colour must be False, True or 'angle', got 'letter'"),
+        ({"colour": 1}, "colour must be False, True or 'angle', got 1"),
         ({"size": 15}, "size.*16.*15"),
         ({"size": 28.5}, r"size.*whole.*28\.5"),
         ({"n": 0}, "at least one.*0"),
