@@ -40,7 +40,7 @@ CHOSEN: dict[str, float] = {  # the best of them on validation: `best_rates` of 
     "supervised ViT": 0.0025,
     "barlow_twins": 0.006,
     "byol": 0.006,
-    "colorization": 0.006,
+    "colorization": 0.0025,
     "cpc": 0.015,
     "deep_cluster": 0.04,
     "denoising": 0.04,
@@ -92,8 +92,10 @@ def run(
 ) -> pd.DataFrame:
     """Train and measure every row with every seed, and return the tidy table, one line a run, that is kept in `out`.
 
-    data: any image set of the catalogue. rows: names of registered methods and of `REFERENCES`. rates: the learning
-    rate of each row, by default `CHOSEN`, or several to try for every row, which makes it a search.
+    data: any image set of the catalogue. On Glyphs, methods of colour images get the same images in colours that mean
+    something, `load("glyphs", colour="angle")`, and methods of clips get Moving Glyphs. rows: names of registered
+    methods and of `REFERENCES`. rates: the learning rate of each row, by default `CHOSEN`, or several to try for every
+    row, which makes it a search.
     split: "test", or "validation" to choose by. sizes: n_train and the like, for `load`.
 
     Columns: the settings; probe_100 and probe_5000, the accuracy of a logistic probe with so many labels (the mean of
@@ -263,8 +265,8 @@ def _batches(method: Method, data: str, splits: Dataset, seed: int, batch_size: 
     """What the method trains on, and how many of them make `batch_size` images."""
     if isinstance(method, Supervised):
         return (splits.train.x, splits.train.y), batch_size
-    if method.trains_on == "colour images" and splits.train.x.shape[1] == 1:
-        return load(data, seed=seed, colour=True, **(sizes or {})).train.x, batch_size
+    if method.trains_on == "colour images" and splits.train.x.shape[1] == 1:  # the same pictures, in telling colours
+        return load(data, seed=seed, colour="angle", **(sizes or {})).train.x, batch_size
     if method.trains_on == "clips":
         n = len(splits.train) // FRAMES
         clips = load("moving_glyphs", seed=seed, frames=FRAMES, n_train=n, n_validation=1, n_test=1).train.x

@@ -8,12 +8,14 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from course_utils import league
 from course_utils.data import load
 from course_utils.methods import REGISTRY
 from course_utils.models import ConvEncoder, ViT
+from course_utils.views import luminance
 
 SMALL = {"n_train": 120, "n_validation": 60, "n_test": 60}
 CHAPTER = Path(__file__).parents[1] / "notebooks" / "02_self_supervised"
@@ -98,12 +100,15 @@ def test_a_search_tries_every_rate_for_every_row_that_is_trained(tmp_path, count
 
 @pytest.mark.parametrize("row", league.ROWS)
 def test_every_row_has_the_same_encoder_and_images(row):
-    """The same network, or the small ViT where the method is one of patches; the same number of images an update."""
+    """The same network, or the small ViT where the method is one of patches; the same images, as many an update."""
     splits = load("glyphs", **SMALL)
     method = league._make(row, splits)
     batches, per_update = league._batches(method, "glyphs", splits, 0, 24, SMALL)
     frames = batches.shape[1] if row in REGISTRY and REGISTRY[row].trains_on == "clips" else 1
     assert per_update * frames == 24
+    if frames == 1:  # and the images are the same, if tinted for colorization
+        images = batches if isinstance(batches, torch.Tensor) else batches[0]
+        torch.testing.assert_close(luminance(images), splits.train.x, atol=1e-6, rtol=0)
     if row not in ("raw pixels", "PCA"):
         kind = "ViT" if row.endswith("ViT") else getattr(REGISTRY.get(row), "network", ConvEncoder).__name__
         assert type(method.encoder).__name__ == kind
