@@ -128,8 +128,8 @@ def _bf16() -> tuple[str, str | None]:
     from course_utils.precision import has_native_bf16
 
     if has_native_bf16("cpu"):
-        return "in the processor: convolutional networks train in bf16", None
-    return "not in the processor: everything trains in float32, more slowly", None
+        return "in the processor: wide networks train in bf16", None
+    return "not in the processor: wide networks train in float32, more slowly", None
 
 
 def _gpu() -> tuple[str, str | None]:

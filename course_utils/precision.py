@@ -1,10 +1,16 @@
-"""Which numbers to compute in: bf16 where the hardware has it and it helps, float32 everywhere else."""
+"""Which numbers to compute in: bf16 where the hardware has it and it helps, float32 everywhere else.
+
+Measured on two cores with AVX-512-BF16: a step takes bf16 half of float32's time with 192 channels, about the same with
+48, and twice the time in a ViT of width 48, whose products are too small to make up for the conversions.
+"""
 
 import functools
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+
+WIDE = 128  # channels
 
 
 def has_native_bf16(device: torch.device | str) -> bool:
@@ -20,15 +26,16 @@ def has_native_bf16(device: torch.device | str) -> bool:
 
 
 def choose_precision(module: nn.Module, device: torch.device | str) -> str:
-    """`"bf16-mixed"` for networks with convolutions or attention where bf16 is native, else `"32-true"`.
+    """`"bf16-mixed"` for networks with a convolution to `WIDE` channels or more where bf16 is native, else `"32-true"`.
 
-    Small dense networks gain nothing from bf16 and lose digits that comparisons with PCA need.
+    A ViT counts by its patch embedding. Narrower networks, as all of the course's own are, gain nothing or lose time,
+    and so compute in float32 on every processor. Dense ones lose digits that comparisons with PCA need.
 
     >>> choose_precision(nn.Linear(2, 2), "cpu")
     '32-true'
     """
-    heavy = any(isinstance(part, nn.Conv2d | nn.MultiheadAttention) for part in module.modules())
-    return "bf16-mixed" if heavy and has_native_bf16(device) else "32-true"
+    wide = any(isinstance(part, nn.Conv2d) and part.out_channels >= WIDE for part in module.modules())
+    return "bf16-mixed" if wide and has_native_bf16(device) else "32-true"
 
 
 def autocast(precision: str, device: torch.device | str) -> AbstractContextManager:

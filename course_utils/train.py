@@ -100,8 +100,8 @@ def fit(
     `warmup` part of the steps and falls to 0 along a half cosine (Loshchilov and Hutter 2017, equation 5).
 
     device: "auto", "cpu", "cuda" (of several: "cuda:1") or "mps". precision: "bf16-mixed", "32-true" or "auto": bf16
-    for convolutional networks where the device has it in hardware, else float32. progress: a bar, unless it is False or
-    the environment has COURSE_PROGRESS=0. on_step(step, method) is called after each step.
+    for wide convolutional networks where the device has it in hardware, else float32. progress: a bar, unless it is
+    False or the environment has COURSE_PROGRESS=0. on_step(step, method) is called after each step.
 
     checkpoint: a file to keep the state of training in, written whole or not at all. If it is there already, training
     goes on from it to the result that it would have had uninterrupted. An interrupt (Ctrl-C, or Jupyter's stop

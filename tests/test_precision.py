@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.models import ConvEncoder, DenseAutoencoder
-from course_utils.precision import autocast, choose_precision, full_precision, has_native_bf16
+from course_utils.models import ConvEncoder, DenseAutoencoder, ViT
+from course_utils.precision import WIDE, autocast, choose_precision, full_precision, has_native_bf16
 
 
 @pytest.fixture
@@ -39,11 +39,13 @@ def test_asking_for_a_device_this_machine_may_not_have_is_no_error():
 
 
 NETWORKS = {
-    "an encoder": (lambda: ConvEncoder(1, width=2), True),
-    "a convolution deep inside": (lambda: nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Conv2d(1, 1, 1)])), True),
-    "a convolution alone": (lambda: nn.Conv2d(1, 1, 1), True),
-    "attention": (lambda: nn.TransformerEncoderLayer(4, 1, 4), True),
-    "dense layers": (lambda: DenseAutoencoder((4, 3, 2)), False),
+    "a wide encoder": (lambda: ConvEncoder(1, width=32), True),
+    "a wide convolution deep inside": (lambda: nn.Sequential(nn.ModuleList([nn.Conv2d(1, WIDE, 1)])), True),
+    "a wide ViT": (lambda: ViT(dim=192, depth=1), True),
+    "the course's encoder": (lambda: ConvEncoder(1), False),
+    "the course's ViT": (lambda: ViT(), False),
+    "a convolution one channel short": (lambda: nn.Conv2d(WIDE, WIDE - 1, 1), False),
+    "dense layers, however wide": (lambda: DenseAutoencoder((4, 2 * WIDE, 2)), False),
     "no layers": (nn.Identity, False),
 }
 
@@ -58,9 +60,9 @@ def test_bf16_is_chosen_only_for_networks_that_gain_on_hardware_that_has_it(hard
 
 def test_one_devices_bf16_does_not_speak_for_another(hardware):
     hardware(cpu=True, cuda=False)
-    assert choose_precision(nn.Conv2d(1, 1, 1), "cuda") == "32-true"
+    assert choose_precision(nn.Conv2d(1, WIDE, 1), "cuda") == "32-true"
     hardware(cpu=False, cuda=True)
-    assert choose_precision(nn.Conv2d(1, 1, 1), "cpu") == "32-true"
+    assert choose_precision(nn.Conv2d(1, WIDE, 1), "cpu") == "32-true"
 
 
 # --- autocast
@@ -163,4 +165,4 @@ def test_nothing_warns_on_a_machine_without_an_accelerator():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         look(torch.ones(2))
-        choose_precision(nn.Conv2d(1, 1, 1), "cpu")
+        choose_precision(nn.Conv2d(1, WIDE, 1), "cpu")

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_utils.models import Block, ViT, patchify, sine_cosine_positions, unpatchify
-from course_utils.precision import choose_precision
 
 
 def images(*shape, seed=0):
@@ -246,11 +245,6 @@ def test_features_do_not_depend_on_the_batch_the_mode_or_the_layout():
     torch.testing.assert_close(copy.deepcopy(encoder).eval()(X), features)
     last = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
     torch.testing.assert_close(last(X.to(memory_format=torch.channels_last)), features)
-
-
-def test_a_vit_counts_as_a_network_that_gains_from_bf16(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert choose_precision(ViT(), "cpu") == "bf16-mixed"
 
 
 def test_half_precision_gives_nearly_the_same_features_and_gradients():
