@@ -21,12 +21,18 @@ class IJEPA(Method):
     The target encoder, a moving average of the encoder, sees the whole image and is the only one that does. The encoder
     sees the patches that no target block covers. A narrow predictor gets them and, for each target block, a mask token
     with a position for every patch of it. The loss is the squared distance of ŝ_y and s_y, here its mean over
-    elements where the paper sums within a block, with targets layer-normalised as in the authors' code.
+    elements where the paper sums within a block.
 
-    blocks, scale, aspect: how many target blocks, the range of their area as a part of the grid, and of height to
-    width, as in the paper; see `draw_blocks` for the context. momentum: where the moving average's starts; it rises to
-    1 along a line (the paper's 0.996 is for some hundred thousand updates). `encode` uses the encoder, not the target
-    encoder as in the paper: at the end of training the two are nearly the same.
+    normalise: how s_y is scaled. "layer" normalises every patch over its features, as the authors' code does;
+    "instance" every feature over the patches of its image, as data2vec does for speech, whose neighbouring pieces are
+    alike (Baevski et al. 2022, §3.3): it takes away what all patches share, such as the light, which any patch tells of
+    any other. blocks, scale, aspect: how many target blocks, the range of their area as a part of the grid, and of
+    height to width; the paper's scale, (0.15, 0.2), is for 14×14 patches and more. See `draw_blocks` for the context.
+    momentum: where the moving average's starts; it rises to 1 along a line (the paper's 0.996 is for some hundred
+    thousand updates). `encode` uses the encoder, not the target encoder as in the paper: at the end of training the two
+    are nearly the same.
+
+    Raises ValueError for a momentum outside [0, 1] or an unknown normalise.
 
     >>> method = IJEPA(ViT(1, dim=16, depth=1, heads=2))
     >>> loss, _ = method.training_loss(torch.rand(4, 1, 28, 28), torch.Generator().manual_seed(0))
@@ -41,8 +47,9 @@ class IJEPA(Method):
         encoder: ViT,
         *,
         blocks: int = 4,
-        scale: tuple[float, float] = (0.15, 0.2),
+        scale: tuple[float, float] = (0.04, 0.09),
         aspect: tuple[float, float] = (0.75, 1.5),
+        normalise: str = "instance",
         momentum: float = 0.95,
         width: int = 24,
         depth: int = 1,
@@ -52,6 +59,8 @@ class IJEPA(Method):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
+        if normalise not in ("instance", "layer"):
+            raise ValueError(f"normalise must be 'instance' or 'layer', got {normalise!r}")
         self.encoder, self.target = encoder, frozen_copy(encoder)
         self.narrow = nn.Linear(encoder.out_dim, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
@@ -60,7 +69,7 @@ class IJEPA(Method):
         )
         self.widen = nn.Linear(width, encoder.out_dim)
         self.shapes = {"blocks": blocks, "scale": scale, "aspect": aspect}
-        self.momentum, self.view = momentum, view
+        self.normalise, self.momentum, self.view = normalise, momentum, view
 
     def training_loss(self, batch, rng):
         x = batch if self.view is None else self.view(batch, rng)
@@ -74,7 +83,9 @@ class IJEPA(Method):
     def representations(self, x: Tensor) -> Tensor:
         """s_y of every patch, (N, T, dim), by the target encoder."""
         tokens = self.target.tokens(x)[:, 1:]
-        return F.layer_norm(tokens, tokens.shape[2:])
+        if self.normalise == "layer":
+            return F.layer_norm(tokens, tokens.shape[2:])
+        return F.instance_norm(tokens.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, x: Tensor, context: Tensor, targets: Tensor) -> Tensor:
         """ŝ_y (N, M, B, dim) of the M blocks of B patches in `targets` (N, M, B), from the patches in `context`."""

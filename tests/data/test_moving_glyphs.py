@@ -212,6 +212,7 @@ def test_two_letters_lie_over_each_other_and_stay_in_the_image(drawn):
         ({"count": 3}, "count must be 1 or 2 letters, got 3"),
         ({"speed": -0.1}, r"speed must lie between 0 and 1.*-0\.1"),
         ({"speed": 1.5}, r"1\.5"),
+        ({"colour": "angle"}, "colour must be False or True, got 'angle'"),
         ({"wander": -1}, "wander must not be negative, got 0.2 and -1"),
         ({"wander": float("nan")}, "nan"),
         ({"n": 0}, "whole number of clips, at least one, got 0"),

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from course_utils.methods import IJEPA
 from course_utils.methods.i_jepa import draw_blocks
@@ -94,14 +93,25 @@ def test_blocks_that_leave_nothing_to_look_at_are_refused(grid, options, named):
 # --- the objective
 
 
-def test_the_loss_is_the_squared_distance_of_prediction_and_normalised_target_patch_by_patch():
-    method = build()
+def by_features(s):
+    """Every row of (T, dim) with mean 0 and variance 1, as the authors' code has the targets."""
+    return (s - s.mean(1, keepdim=True)) / (s.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+
+
+def by_patches(s):
+    """Every column of (T, dim) with mean 0 and variance 1."""
+    return by_features(s.T).T
+
+
+@pytest.mark.parametrize(("normalise", "reference"), [("layer", by_features), ("instance", by_patches)])
+def test_the_loss_is_the_squared_distance_of_prediction_and_normalised_target_patch_by_patch(normalise, reference):
+    method = build(normalise=normalise, scale=(0.15, 0.2))
     loss, _ = method.training_loss(X, seeded())
     context, targets = draw_blocks(6, (7, 7), seeded())
     places = sine_cosine_positions(8, 7, 7)
     total, count = 0.0, 0
     for n in range(6):
-        s = F.layer_norm(method.target.tokens(X[n : n + 1])[0, 1:], (8,))
+        s = reference(method.target.tokens(X[n : n + 1])[0, 1:])
         seen = method.narrow(method.encoder.tokens(X[n : n + 1], context[n : n + 1])[0, 1:]) + places[context[n]]
         for block in targets[n]:
             asked = method.mask_token + places[block]
@@ -110,6 +120,16 @@ def test_the_loss_is_the_squared_distance_of_prediction_and_normalised_target_pa
                 total += ((answer - s[number]) ** 2).sum().item()
                 count += 8
     assert loss.item() == pytest.approx(total / count, rel=1e-9)
+
+
+def test_what_all_patches_of_an_image_share_is_in_no_target():
+    tokens = torch.randn(6, 50, 8, generator=seeded(), dtype=torch.float64)
+    offset, scale = torch.rand(2, 6, 1, 8, generator=seeded(1), dtype=torch.float64) + 0.5
+    method = build()
+    method.target.tokens = lambda x: x
+    torch.testing.assert_close(
+        method.representations(offset + scale * tokens), method.representations(tokens), atol=1e-4, rtol=0
+    )
 
 
 def test_the_encoder_sees_the_context_only_and_the_target_encoder_all():
@@ -168,7 +188,7 @@ def test_the_target_encoder_begins_as_the_encoder():
 
 def test_one_representation_for_everything_has_no_loss():
     """The collapse that only the stopped gradient and the moving average stand against."""
-    method = build()
+    method = build(normalise="layer")
     answer = torch.tensor([1.0, -1.0] * 4, dtype=torch.float64)
     with torch.no_grad():
         method.target.norm.weight.zero_()
@@ -176,6 +196,13 @@ def test_one_representation_for_everything_has_no_loss():
         method.widen.weight.zero_()
         method.widen.bias.copy_(answer)
     assert method.training_loss(X, seeded())[0].item() == pytest.approx(0, abs=1e-8)
+
+
+def test_targets_that_are_the_same_everywhere_become_nothing_and_not_infinite():
+    method = build(normalise="instance")
+    with torch.no_grad():
+        method.target.norm.weight.zero_()
+    torch.testing.assert_close(method.representations(X), torch.zeros(6, 49, 8, dtype=torch.float64))
 
 
 def test_the_view_is_drawn_once_for_context_and_targets():
@@ -190,6 +217,11 @@ def test_the_view_is_drawn_once_for_context_and_targets():
     rng = seeded()
     torch.rand(X.shape, generator=rng, dtype=X.dtype)
     torch.testing.assert_close(build().training_loss(drawn[0], rng)[0], loss)
+
+
+def test_an_unknown_normalisation_is_named_with_the_two_that_there_are():
+    with pytest.raises(ValueError, match="normalise must be 'instance' or 'layer', got 'batch'"):
+        build(normalise="batch")
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.1, math.nan])
