@@ -32,7 +32,7 @@ from course_utils.evaluate import knn_scores
 from course_utils.losses import nt_xent
 from course_utils.methods import REGISTRY, SimCLR
 from course_utils.models import ConvEncoder
-from course_utils.precision import has_native_bf16
+from course_utils.precision import choose_precision, has_native_bf16
 from course_utils.train import fit
 from course_utils.views import augment
 
@@ -251,7 +251,6 @@ def compare_step(size: Size) -> list[Record]:
 
     x = images(size)
     loader, criterion = lightly_loader(x), NTXentLoss(temperature=TEMPERATURE)
-    reach = 3 if has_native_bf16(DEVICE) else 1.2
     records = []
     for width in size.encoders:
         torch.manual_seed(0)
@@ -271,6 +270,7 @@ def compare_step(size: Size) -> list[Record]:
                 optimizer.zero_grad()
 
         name = f"{size.batches} steps of SimCLR, encoder of width {width}"
+        reach = 3 if choose_precision(method, DEVICE) == "bf16-mixed" else 1.2
         records.append(measure(name, ours, theirs, rounds=size.rounds, reach=reach))
     return records
 

@@ -44,7 +44,7 @@ def league(
     data: Annotated[str, typer.Option(help="Any image set of the catalogue.")] = "glyphs",
     rows: Annotated[str | None, typer.Option(help="Some rows only, separated by commas.")] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5,
-    steps: Annotated[int, typer.Option(help="Updates of every method.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Updates of every method.")] = 1200,
     batch_size: Annotated[int, typer.Option(help="Images an update.")] = 64,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as there are cores or GPUs.")] = None,
     search: Annotated[bool, typer.Option("--search", help="Try learning rates on validation, with one seed.")] = False,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_utils.methods import FrameOrder
-from course_utils.methods.frame_order import informative_frames
+from course_utils.methods.frame_order import informative_windows
 from course_utils.models import ConvEncoder
 
 CLIPS = torch.rand(6, 7, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -31,9 +31,9 @@ def stepped(changes):
 
 def test_five_frames_of_one_clip_in_order():
     numbers = 10.0 * torch.arange(40)[:, None] + torch.arange(8)
-    frames = informative_frames(numbers[:, :, None, None, None].expand(40, 8, 1, 4, 4).clone(), seeded())
-    assert frames.shape == (40, 5, 1, 4, 4)
-    drawn = frames[:, :, 0, 0, 0]
+    clip, frames = informative_windows(numbers[:, :, None, None, None].expand(40, 8, 1, 4, 4).clone(), seeded())
+    assert (clip.shape, frames.shape) == ((40, 1), (40, 5))
+    drawn = numbers[clip, frames]
     assert (drawn.diff(dim=1) >= 1).all()
     assert torch.equal(drawn // 10, (drawn[:, :1] // 10).expand_as(drawn))
     assert len(drawn.unique(dim=0)) > 30
@@ -42,7 +42,8 @@ def test_five_frames_of_one_clip_in_order():
 def test_clips_and_windows_are_drawn_in_proportion_to_what_moves_in_them():
     still, half, full = [0.0] * 4, [0.0, 0.25, 0.0, 0.25], [0.25, 0.25, 0.25, 0.25]
     clips = stepped([still, half, full] * 300)
-    ends = informative_frames(clips, seeded())[:, 4, 0, 0, 0]
+    clip, frames = informative_windows(clips, seeded())
+    ends = clips[clip, frames][:, 4, 0, 0, 0]
     counts = [(ends - level).abs().lt(1e-4).sum().item() for level in (0.0, 0.5, 1.0)]
     assert counts[0] == 0
     assert 250 < counts[1] < 350
@@ -59,11 +60,10 @@ def triples_seen(method, clips):
 
 def test_the_triples_are_b_c_d_and_b_a_d_and_b_e_d_each_turned_round_half_the_time():
     clips = torch.rand(40, 5, 1, 8, 8, generator=seeded(2))
-    method = build()
-    rng = seeded()
-    a, b, c, d, e = (
-        copy.deepcopy(method).encoder(informative_frames(clips, rng).flatten(0, 1)).view(40, 5, -1).unbind(1)
-    )
+    method = build(windows=1)
+    clip, frames = informative_windows(clips, seeded())
+    features = copy.deepcopy(method).encoder(clips.flatten(0, 1)).view(40, 5, -1)
+    a, b, c, d, e = features[clip, frames].unbind(1)
     triples, _, _ = triples_seen(method, clips)
     turned = 0
     for kind, expected in enumerate(((b, c, d), (b, a, d), (b, e, d))):
@@ -77,7 +77,7 @@ def test_the_triples_are_b_c_d_and_b_a_d_and_b_e_d_each_turned_round_half_the_ti
 
 
 def test_the_loss_is_the_cross_entropy_of_telling_ordered_triples():
-    method = build()
+    method = build(windows=1)
     reference = copy.deepcopy(method)
     triples, loss, logs = triples_seen(method, CLIPS)
     logits = reference.head(triples.flatten(1)).detach().double()
@@ -88,7 +88,17 @@ def test_the_loss_is_the_cross_entropy_of_telling_ordered_triples():
     assert logs == {"accuracy": pytest.approx(right / 18)}
 
 
+def test_a_frame_is_encoded_once_and_takes_part_in_as_many_windows_as_are_asked_for():
+    method, encoded = build(windows=4), []
+    method.encoder.register_forward_pre_hook(lambda module, inputs: encoded.append(inputs[0]))
+    triples, _, _ = triples_seen(method, CLIPS)
+    assert [tuple(x.shape) for x in encoded] == [(42, 1, 8, 8)]
+    assert len(triples) == 3 * 4 * 6
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="windows must be at least 1, got 0"):
+        build(windows=0)
     with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
         build(hidden=0)
     with pytest.raises(ValueError, match=r"at least 5 frames, C, H, W\), got torch.float32 \(6, 4, 1, 8, 8\)"):

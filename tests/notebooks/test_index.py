@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-MINUTES = {"02_self_supervised": 11, "03_unsupervised": 6}  # on two slow cores, in float32; the second's aim is 8
+MINUTES = {"02_self_supervised": 8, "03_unsupervised": 6}  # on two cores; the index says of what kind
 FILES = [path for chapter in MINUTES for path in sorted((NOTEBOOKS / chapter).glob("*.ipynb"))]
 every_chapter = pytest.mark.parametrize("chapter", MINUTES)
 
