@@ -98,7 +98,7 @@ def test_league_passes_its_options_on_and_prints_the_best_row_first(monkeypatch,
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.output.splitlines()[2:]] == ["simclr", "PCA"]
     assert (seen["data"], seen["rows"], list(seen["seeds"])) == ("mnist", ["PCA", "simclr"], [0, 1])
-    assert (seen["n_jobs"], seen["out"], seen["steps"], seen["batch_size"]) == (1, out, 1000, 64)
+    assert (seen["n_jobs"], seen["out"], seen["steps"], seen["batch_size"]) == (1, out, 1200, 64)
 
 
 def test_a_search_tries_rates_on_validation_with_a_seed_of_its_own(monkeypatch, tmp_path):
