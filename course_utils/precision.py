@@ -1,7 +1,7 @@
 """Which numbers to compute in: bf16 where the hardware has it and it helps, float32 everywhere else.
 
-Measured on two cores with AVX-512-BF16: a step takes bf16 half of float32's time with 192 channels, about the same with
-48, and twice the time in a ViT of width 48, whose products are too small to make up for the conversions.
+Measured on a core with AVX-512-BF16: in bf16 a step takes half of float32's time with 192 channels, about as long with
+48, and twice as long in a ViT of width 48, whose products are too small to make up for the conversions.
 """
 
 import functools
