@@ -79,7 +79,7 @@ def glyphs(
     >>> splits.train.x.shape, sorted(splits.train.factors)
     (torch.Size([100, 1, 28, 28]), ['angle', 'contrast', 'face', 'letter', 'scale', 'x', 'y'])
     """
-    _check(letters, size, difficulty, colour, colours=(False, True, "angle"))
+    _check(letters, size, difficulty, colour, tints=("angle",))
     splits = [
         _draw(n, torch.Generator().manual_seed(3 * seed + part), DIFFICULTIES[difficulty], letters, size, colour)
         for part, n in enumerate((n_train, n_validation, n_test))
@@ -87,10 +87,10 @@ def glyphs(
     return Dataset("glyphs", *splits, class_names=tuple(letters), card=CARD)
 
 
-def _check(letters: str, size: int, difficulty: str, colour: bool | str, *, colours: tuple[bool | str, ...]) -> None:
-    if not any(type(colour) is type(known) and colour == known for known in colours):
-        names = [repr(known) for known in colours]
-        raise ValueError(f"colour must be {', '.join(names[:-1])} or {names[-1]}, got {colour!r}")
+def _check(letters: str, size: int, difficulty: str, colour: bool | str, *, tints: tuple[str, ...] = ()) -> None:
+    if not isinstance(colour, bool) and colour not in tints:
+        *others, last = ["False", "True", *map(repr, tints)]
+        raise ValueError(f"colour must be {', '.join(others)} or {last}, got {colour!r}")
     if difficulty not in DIFFICULTIES:
         raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {difficulty!r}")
     text = isinstance(letters, str) and letters.isascii() and letters.isalnum()

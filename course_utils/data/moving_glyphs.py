@@ -71,7 +71,7 @@ def moving_glyphs(
     >>> splits.train.x.shape, splits.train.factors["vx"].shape
     (torch.Size([100, 4, 1, 28, 28]), torch.Size([100, 4]))
     """
-    _check(letters, size, difficulty, colour, colours=(False, True))
+    _check(letters, size, difficulty, colour)
     if not isinstance(frames, Integral) or frames < 2:
         raise ValueError(f"a clip needs a whole number of frames, at least 2, got {frames!r}")
     if count not in (1, 2):
